@@ -1,0 +1,401 @@
+"""The life of one invocation: what has happened (``evolve``) and what may happen next (``decide``).
+
+Plain functions: no I/O, no clock, no ids made inside. The same fold serves the runner, the warden, the command line and
+any projection. ``decide`` never promises that its events are written: the fence decides that, and whoever loses the
+fence folds again and asks again.
+
+What is *not* promised here: that a handler ran once. A claim that was swept may still have a process behind it; only
+its events are refused.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, assert_never
+
+import msgspec
+
+from bus.events import invocation as ev
+
+
+class Status(StrEnum):
+    """Where an invocation stands."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    DEAD_LETTERED = "dead_lettered"
+    DISCARDED = "discarded"
+
+    @property
+    def ended(self) -> bool:
+        """No runner will touch it again (a dead letter only by a person's redrive)."""
+        return self in _ENDED
+
+
+_ENDED = frozenset({Status.COMPLETED, Status.CANCELLED, Status.DEAD_LETTERED, Status.DISCARDED})
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a role allows before its work is given up on."""
+
+    #: Errors until the dead letter.
+    max_attempts: int = 3
+    #: Deliveries that ended without a result until the dead letter.
+    max_crashes: int = 3
+    #: False: an orphan goes to a person, not back to work.
+    idempotent: bool = True
+
+    @property
+    def max_deliver(self) -> int:
+        """The server's backstop: every error and every crash spends one delivery, and one is for luck."""
+        return self.max_attempts + self.max_crashes + 1
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """Take the work."""
+
+    holder: str
+    runner: str
+    delivery: int
+    reply: str
+    registry_revision: int = 0
+    prompt_digest: str = ""
+
+
+class Complete(msgspec.Struct, frozen=True, kw_only=True):
+    """Hand in the result. `follow_ups` are the ids requested in the same batch."""
+
+    holder: str
+    delivery: int
+    output: msgspec.Raw = ev.EMPTY
+    output_ref: ev.ArtifactRef | None = None
+    usage: ev.Usage = ev.Usage()
+    duration_ms: float = 0.0
+    follow_ups: tuple[str, ...] = ()
+    artifacts: tuple[ev.ArtifactRef, ...] = ()
+
+
+class Fail(msgspec.Struct, frozen=True, kw_only=True):
+    """Hand in an error; `retry_at` is when the next try would start, if one is left."""
+
+    holder: str
+    delivery: int
+    error: ev.Error
+    retry_at: datetime
+    usage: ev.Usage = ev.Usage()
+    duration_ms: float = 0.0
+    artifacts: tuple[ev.ArtifactRef, ...] = ()
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
+    """Take the claim from a holder that is gone or silent."""
+
+    holder: str
+    reason: ev.SweepReason
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """Put the work back at nobody's fault. An empty holder puts back what nobody holds."""
+
+    reason: ev.ReleaseReason
+    holder: str = ""
+
+
+class Bury(msgspec.Struct, frozen=True, kw_only=True):
+    """The server will deliver no more: all deliveries are spent."""
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True):
+    """Call it off, wherever it stands."""
+
+    reason: str = ""
+
+
+class Redrive(msgspec.Struct, frozen=True, kw_only=True):
+    """Send a dead letter back to work with fresh attempts."""
+
+    reason: str = ""
+
+
+class Discard(msgspec.Struct, frozen=True, kw_only=True):
+    """Give a dead letter up for good."""
+
+    reason: str = ""
+
+
+class FallDue(msgspec.Struct, frozen=True, kw_only=True):
+    """The time of a delayed request has come."""
+
+
+Command = Claim | Complete | Fail | Sweep | Release | Bury | Cancel | Redrive | Discard | FallDue
+
+
+class Refusal(StrEnum):
+    """Why a command does not apply to the present state."""
+
+    ENDED = "the invocation has ended"
+    NOT_ACCEPTED = "there is no such invocation"
+    NOT_DUE = "the invocation is not due yet"
+    HELD = "another holder has the claim"
+    NOT_HELD = "the claim is not held by this holder"
+    NOT_DEAD = "the invocation is not a dead letter"
+    ALREADY_DUE = "the invocation was requested already"
+
+
+class Refused(Exception):
+    """A command does not apply. The caller drops the work, or tells a person."""
+
+    def __init__(self, reason: Refusal, state: Invocation | None) -> None:
+        self.reason, self.state = reason, state
+        super().__init__(f"{reason.value}" + (f": it is {state.status}" if state else ""))
+
+
+class Invocation(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the next decision depends on."""
+
+    status: Status
+    request: ev.Requested
+    #: Stream sequence of the latest ``requested``; an older delivery is dropped. 0 while scheduled.
+    requested_seq: int
+    #: Stream sequence of the last event: the fence of the next append.
+    last_seq: int
+    #: When the last event was stored or decided.
+    since: datetime
+    #: Errors, crashes and redrives; errors and crashes start again at a redrive.
+    errors: int = 0
+    crashes: int = 0
+    redrives: int = 0
+    #: The claim, while running; empty otherwise.
+    claim: ev.Claimed | None = None
+    #: Over all attempts and generations.
+    usage: ev.Usage = ev.Usage()
+    error: ev.Error | None = None
+    retry_at: datetime | None = None
+
+
+def evolve(state: Invocation | None, event: ev.InvocationEvent, seq: int, time: datetime) -> Invocation:
+    """The state after one more event of the log, stored at `seq` and `time`.
+
+    An event that cannot follow is folded all the same: the log is the truth, also where it surprises.
+    """
+    if state is None:
+        match event:
+            case ev.Requested():
+                return Invocation(
+                    status=Status.QUEUED, request=event, requested_seq=seq, last_seq=seq, since=time
+                )
+            case ev.Scheduled():
+                return Invocation(
+                    status=Status.SCHEDULED, request=event.request, requested_seq=0, last_seq=seq, since=time
+                )
+            case _:
+                # The beginning was trimmed away, or somebody wrote by hand: an invocation without its request.
+                state = Invocation(
+                    status=Status.QUEUED, request=ev.Requested(), requested_seq=0, last_seq=seq, since=time
+                )
+    change: dict[str, Any] = {"last_seq": seq, "since": time}
+    match event:
+        case ev.Requested():
+            change |= {"status": Status.QUEUED, "request": event, "requested_seq": seq, "claim": None, "retry_at": None}
+        case ev.Scheduled():
+            change |= {"status": Status.SCHEDULED, "request": event.request}
+        case ev.Claimed():
+            change |= {"status": Status.RUNNING, "claim": event, "retry_at": None}
+        case ev.Completed():
+            change |= {"status": Status.COMPLETED, "claim": None, "usage": state.usage + event.usage}
+        case ev.Failed():
+            change |= {
+                "status": Status.WAITING,
+                "claim": None,
+                "errors": state.errors + 1,
+                "error": event.error,
+                "retry_at": event.retry_at,
+                "usage": state.usage + event.usage,
+            }
+        case ev.Swept():
+            change |= {"status": Status.QUEUED, "claim": None, "crashes": state.crashes + 1}
+        case ev.Released():
+            change |= {"status": Status.QUEUED, "claim": None, "retry_at": None}
+        case ev.Cancelled():
+            change |= {"status": Status.CANCELLED, "claim": None, "retry_at": None}
+        case ev.DeadLettered():
+            change |= {"status": Status.DEAD_LETTERED, "claim": None, "retry_at": None}
+        case ev.Redriven():
+            change |= {"status": Status.QUEUED, "errors": 0, "crashes": 0, "redrives": state.redrives + 1}
+        case ev.Discarded():
+            change |= {"status": Status.DISCARDED}
+        case _:
+            assert_never(event)
+    return msgspec.structs.replace(state, **change)
+
+
+def decide(
+    state: Invocation | None, command: Command, limits: Limits, now: datetime
+) -> list[ev.InvocationEvent]:
+    """The events that carry the command out, to be appended in one batch fenced on ``state.last_seq``.
+
+    Raises:
+        Refused: the command does not apply to the state; the reason says why.
+    """
+    if state is None:
+        raise Refused(Refusal.NOT_ACCEPTED, None)
+    match command:
+        case Claim():
+            return _claim(state, command, limits, now)
+        case Complete():
+            _held(state, command.holder, command.delivery)
+            return [
+                ev.Completed(
+                    holder=command.holder,
+                    delivery=command.delivery,
+                    output=command.output,
+                    output_ref=command.output_ref,
+                    usage=command.usage,
+                    duration_ms=command.duration_ms,
+                    follow_ups=command.follow_ups,
+                    artifacts=command.artifacts,
+                )
+            ]
+        case Fail():
+            return _fail(state, command, limits)
+        case Sweep():
+            if state.status is not Status.RUNNING or state.claim is None or state.claim.holder != command.holder:
+                raise Refused(Refusal.NOT_HELD, state)
+            return _sweep(state, command.reason, limits, now)
+        case Release():
+            return _release(state, command)
+        case Bury():
+            if state.status.ended:
+                raise Refused(Refusal.ENDED, state)
+            return [_death(state, ev.DeathReason.DELIVERIES_SPENT)]
+        case Cancel():
+            if state.status.ended and state.status is not Status.DEAD_LETTERED:
+                raise Refused(Refusal.ENDED, state)
+            return [ev.Cancelled(reason=command.reason)]
+        case Redrive():
+            if state.status is not Status.DEAD_LETTERED:
+                raise Refused(Refusal.NOT_DEAD, state)
+            return [ev.Redriven(reason=command.reason), _again(state)]
+        case Discard():
+            if state.status is not Status.DEAD_LETTERED:
+                raise Refused(Refusal.NOT_DEAD, state)
+            return [ev.Discarded(reason=command.reason)]
+        case FallDue():
+            if state.status is not Status.SCHEDULED:
+                raise Refused(Refusal.ENDED if state.status.ended else Refusal.ALREADY_DUE, state)
+            return [state.request]
+        case _:
+            assert_never(command)
+
+
+def _claim(state: Invocation, command: Claim, limits: Limits, now: datetime) -> list[ev.InvocationEvent]:
+    if state.status.ended:
+        raise Refused(Refusal.ENDED, state)
+    if state.status is Status.SCHEDULED:
+        raise Refused(Refusal.NOT_DUE, state)
+    events: list[ev.InvocationEvent] = []
+    crashes = state.crashes
+    if state.claim is not None:
+        if state.claim.holder == command.holder and state.claim.delivery == command.delivery:
+            raise Refused(Refusal.HELD, state)
+        # Delivered again while the log still shows a claim: its ack_wait ran out with nobody there to sweep it.
+        events += _sweep(state, ev.SweepReason.ACK_WAIT, limits, now)
+        if len(events) > 1:
+            return events
+        crashes += 1
+    elif crashes >= limits.max_crashes:
+        return [_death(state, ev.DeathReason.CRASHES_SPENT)]
+    events.append(
+        ev.Claimed(
+            holder=command.holder,
+            runner=command.runner,
+            delivery=command.delivery,
+            attempt=state.errors + crashes + 1,
+            reply=command.reply,
+            registry_revision=command.registry_revision,
+            prompt_digest=command.prompt_digest,
+        )
+    )
+    return events
+
+
+def _held(state: Invocation, holder: str, delivery: int) -> ev.Claimed:
+    claim = state.claim
+    if state.status.ended:
+        raise Refused(Refusal.ENDED, state)
+    if claim is None or claim.holder != holder or claim.delivery != delivery:
+        raise Refused(Refusal.NOT_HELD, state)
+    return claim
+
+
+def _fail(state: Invocation, command: Fail, limits: Limits) -> list[ev.InvocationEvent]:
+    claim = _held(state, command.holder, command.delivery)
+    spent = state.errors + 1 >= limits.max_attempts
+    over = spent or command.error.permanent
+    failed = ev.Failed(
+        holder=command.holder,
+        delivery=command.delivery,
+        attempt=claim.attempt,
+        error=command.error,
+        retry_at=None if over else command.retry_at,
+        usage=command.usage,
+        duration_ms=command.duration_ms,
+        artifacts=command.artifacts,
+    )
+    if not over:
+        return [failed]
+    reason = ev.DeathReason.PERMANENT_ERROR if command.error.permanent else ev.DeathReason.ATTEMPTS_SPENT
+    dead = ev.DeadLettered(
+        reason=reason,
+        attempts=state.errors + 1,
+        crashes=state.crashes,
+        error=command.error,
+        usage=state.usage + command.usage,
+    )
+    return [failed, dead]
+
+
+def _sweep(state: Invocation, reason: ev.SweepReason, limits: Limits, now: datetime) -> list[ev.InvocationEvent]:
+    assert state.claim is not None
+    swept = ev.Swept(
+        holder=state.claim.holder,
+        delivery=state.claim.delivery,
+        age_s=round(max(0.0, (now - state.since).total_seconds()), 3),
+        reason=reason,
+    )
+    crashes = state.crashes + 1
+    if not limits.idempotent:
+        return [swept, _death(state, ev.DeathReason.NOT_IDEMPOTENT, crashes)]
+    if crashes >= limits.max_crashes:
+        return [swept, _death(state, ev.DeathReason.CRASHES_SPENT, crashes)]
+    return [swept]
+
+
+def _release(state: Invocation, command: Release) -> list[ev.InvocationEvent]:
+    if state.status.ended:
+        raise Refused(Refusal.ENDED, state)
+    holder = state.claim.holder if state.claim else ""
+    if holder != command.holder or state.status is Status.SCHEDULED:
+        raise Refused(Refusal.NOT_HELD if command.holder else Refusal.HELD, state)
+    delivery = state.claim.delivery if state.claim else 0
+    return [ev.Released(reason=command.reason, holder=holder, delivery=delivery), _again(state)]
+
+
+def _death(state: Invocation, reason: ev.DeathReason, crashes: int | None = None) -> ev.DeadLettered:
+    return ev.DeadLettered(
+        reason=reason,
+        attempts=state.errors,
+        crashes=state.crashes if crashes is None else crashes,
+        error=state.error,
+        usage=state.usage,
+    )
+
+
+def _again(state: Invocation) -> ev.Requested:
+    """The same request once more: the fresh work item of a put-back or a redrive."""
+    return msgspec.structs.replace(state.request, generation=state.request.generation + 1)

@@ -1,0 +1,1 @@
+"""What a fleet is run with: example fleets, server configurations, units."""

@@ -1,0 +1,1 @@
+"""Events into tables. Imports ``bus``, never ``services``."""

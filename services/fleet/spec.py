@@ -1,0 +1,215 @@
+"""What a fleet consists of: projects, roles, handlers, schedules, as data.
+
+The same Structs are the fleet file's tables (:mod:`services.fleet.file`) and the values of the ``registry`` bucket, so what
+a person writes is what a runner reads. Durations are seconds; the fleet file also takes ``"90s"``, ``"15m"``, ``"2h"``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from bus import invocation, subjects
+
+Name = Annotated[str, Meta(pattern=f"^{subjects.NAME_RULE}$")]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+#: The longest that a claim may lie with a silent holder: 15 minutes.
+MAX_ACK_WAIT_S = 900.0
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A table of the fleet file: unknown keys are errors."""
+
+
+class FunctionHandler(_Table, frozen=True, tag_field="kind", tag="function"):
+    """A Python callable in the runner: async on its loop, sync in a thread."""
+
+    #: ``module:callable``; modules are looked up beside the fleet file first.
+    target: str
+
+
+class ExecHandler(_Table, frozen=True, tag_field="kind", tag="exec"):
+    """Any command: JSON in on stdin, JSON lines out on stdout."""
+
+    #: Program and arguments; no shell. A relative program path is taken from the fleet file's folder.
+    command: Annotated[tuple[str, ...], Meta(min_length=1)]
+    #: Names of environment variables passed through from the runner; nothing else is.
+    env: tuple[str, ...] = ("PATH", "HOME", "LANG")
+    #: Working directory, relative to the fleet file's folder.
+    cwd: str = "."
+
+
+class HttpHandler(_Table, frozen=True, tag_field="kind", tag="http"):
+    """A POST of the input as JSON; the answer's JSON body is the result."""
+
+    url: str
+    headers: dict[str, str] = {}
+    #: Environment variable that holds the bearer token; empty for none.
+    token_env: str = ""
+
+
+class LlmApi(StrEnum):
+    """The wire format of a model provider."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+class LlmHandler(_Table, frozen=True, tag_field="kind", tag="llm"):
+    """One call of a language model, with the role's prompt as system text."""
+
+    model: str
+    api: LlmApi = LlmApi.OPENAI
+    #: Without the trailing path: ``https://api.openai.com/v1``, ``https://api.anthropic.com``.
+    base_url: str = ""
+    #: Environment variable that holds the key; empty for a server that asks for none.
+    key_env: str = ""
+    max_output_tokens: Count = 1024
+    temperature: float | None = None
+
+
+class TraceHandler(_Table, frozen=True, tag_field="kind", tag="trace"):
+    """Replays recorded work: takes as long as a model with these rates would, divided by `speed`, and uses the recorded tokens."""
+
+    speed: Positive = 1.0
+    #: Tokens a second; the defaults are of the order that the trace's paper reports for one 8-GPU machine.
+    prefill_rate: Positive = 8000.0
+    decode_rate: Positive = 40.0
+
+
+Handler = FunctionHandler | ExecHandler | HttpHandler | LlmHandler | TraceHandler
+
+
+class Backoff(_Table, frozen=True):
+    """How long a retry waits: ``min(cap, base * factor**(n-1))``, of which the last `jitter` part is random."""
+
+    base: Positive = 1.0
+    factor: Annotated[float, Meta(ge=1)] = 2.0
+    cap: Positive = 300.0
+    jitter: Annotated[float, Meta(ge=0, le=1)] = 0.5
+
+
+class Overlap(StrEnum):
+    """What a due time does while the invocation before it still runs."""
+
+    SKIP = "skip"
+    ALLOW = "allow"
+    CANCEL_PREVIOUS = "cancel_previous"
+
+
+class Schedule(_Table, frozen=True):
+    """When a role is asked by the clock; kept and fired by the server, not by a client's timer."""
+
+    #: Cron with 6 fields, seconds first (``0 */5 * * * *``), or ``@every 10s``.
+    cron: str
+    #: IANA time zone of the cron fields.
+    time_zone: str = "UTC"
+    #: JSON value that is asked with.
+    input: Any = None
+    overlap: Overlap = Overlap.SKIP
+    #: Seconds after which a due time that nobody handled is missed instead of run late.
+    catch_up: Positive = 600.0
+
+
+class Role(_Table, frozen=True):
+    """A kind of agent: handler, prompt, limits."""
+
+    handler: Handler
+    #: Handlers at once in each runner process.
+    concurrency: Count = 4
+    #: Work held by the whole fleet, running or waiting for a retry; None is ``max(100, 4 * concurrency)``.
+    max_in_flight: Count | None = None
+    max_attempts: Count = 3
+    max_crashes: Count = 3
+    #: Seconds that one attempt may take.
+    timeout: Positive = 900.0
+    #: Seconds without progress (a line, a token, ``ctx.progress``) after which a handler counts as hung.
+    progress_timeout: Positive = 300.0
+    #: Seconds that a silent holder keeps its claim.
+    ack_wait: Annotated[float, Meta(gt=0, le=MAX_ACK_WAIT_S)] = MAX_ACK_WAIT_S
+    #: Seconds between SIGTERM and SIGKILL, and what a draining runner gives a handler.
+    grace: Annotated[float, Meta(ge=0)] = 10.0
+    backoff: Backoff = Backoff()
+    #: False: never run twice; an orphan is dead-lettered for a person.
+    idempotent: bool = True
+    #: Roles that this one may ask, as ``project/role`` or ``project/*``; None is its own project.
+    asks: tuple[str, ...] | None = None
+    #: JSON Schema (2020-12) of the input.
+    input_schema: dict[str, Any] | None = None
+    #: Name of a prompt of the fleet.
+    prompt: Name | None = None
+    schedules: dict[Name, Schedule] = {}
+    description: str = ""
+
+    @property
+    def limits(self) -> invocation.Limits:
+        """What ``decide`` needs to know of the role."""
+        return invocation.Limits(
+            max_attempts=self.max_attempts, max_crashes=self.max_crashes, idempotent=self.idempotent
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """`max_in_flight` with its default filled in: the consumer's ``max_ack_pending``."""
+        return self.max_in_flight if self.max_in_flight is not None else max(100, 4 * self.concurrency)
+
+
+class Project(_Table, frozen=True):
+    """A tenant: name, owners, channel."""
+
+    description: str = ""
+    owners: tuple[str, ...] = ()
+    slack_channel: str = ""
+    roles: dict[Name, Role] = {}
+
+
+class Prompt(_Table, frozen=True):
+    """A named text that roles share. Exactly one of the two is given in the file; the registry holds the text."""
+
+    text: str = ""
+    #: Path relative to the fleet file.
+    file: str = ""
+
+
+class Server(_Table, frozen=True):
+    """The embedded NATS server, or another one."""
+
+    #: An existing server; empty starts an embedded one.
+    url: str = ""
+    #: Client port of the embedded server; 0 picks a free one and keeps it.
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    #: NATS context file or name with the credentials of `url`.
+    context: str = ""
+
+
+class Restart(_Table, frozen=True):
+    """Restart intensity, as in OTP: more than `exits` within `period` seconds, and the failure climbs to a person."""
+
+    exits: Count = 3
+    period: Positive = 300.0
+
+
+class Daemons(_Table, frozen=True):
+    """How the launcher runs the daemons."""
+
+    #: agent_runner processes on this machine.
+    runners: Count = 1
+    restart: Restart = Restart()
+
+
+class Fleet(_Table, frozen=True):
+    """A whole fleet file."""
+
+    projects: dict[Name, Project] = {}
+    prompts: dict[Name, Prompt] = {}
+    server: Server = Server()
+    daemons: Daemons = Daemons()
+
+    def roles(self) -> dict[tuple[str, str], Role]:
+        """(project, role) -> Role, in the file's order."""
+        return {(p, r): role for p, project in self.projects.items() for r, role in project.roles.items()}

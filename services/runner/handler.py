@@ -1,0 +1,126 @@
+"""The port between a runner and the five kinds of handler.
+
+A handler gets a :class:`Context` and returns a :class:`Result`, or raises. What it raises is told apart by
+:func:`services.runner.failure.classify`: :class:`Permanent` and programming errors of the role's configuration can never
+succeed, :class:`RetryAfter` names its own delay, everything else is transient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from bus.events.invocation import EMPTY, ArtifactRef, Usage
+from bus.subjects import Ref
+
+
+class Permanent(Exception):
+    """No retry can help: the work goes to the dead letters at once."""
+
+
+class RetryAfter(Exception):
+    """Try again, but not before `seconds` from now (a provider's Retry-After)."""
+
+    def __init__(self, seconds: float, why: str) -> None:
+        self.seconds = seconds
+        super().__init__(why)
+
+
+class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that is made in the same atomic batch as the completion: whole or not at all."""
+
+    #: ``project/role``.
+    role: str
+    input: msgspec.Raw = EMPTY
+    idempotency_key: str = ""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What a handler hands in."""
+
+    output: msgspec.Raw = EMPTY
+    usage: Usage = Usage()
+    follow_ups: tuple[FollowUp, ...] = ()
+    artifacts: tuple[ArtifactRef, ...] = ()
+
+
+class Context:
+    """What a handler may know and do while it runs one invocation.
+
+    `progress` says that the work is alive; without it (or one of the things that imply it) for the role's
+    ``progress_timeout`` the handler counts as hung and is stopped.
+    """
+
+    __slots__ = (
+        "_artifact", "_progress", "_request", "attempt", "environment", "input", "prompt", "ref", "spent", "traceparent"
+    )
+
+    def __init__(
+        self,
+        *,
+        ref: Ref,
+        input: msgspec.Raw,
+        attempt: int,
+        prompt: str,
+        environment: Mapping[str, str],
+        traceparent: str,
+        progress: Callable[[str], None],
+        request: Callable[..., Awaitable[str]],
+        artifact: Callable[[str, bytes, str], Awaitable[ArtifactRef]],
+    ) -> None:
+        self.ref = ref
+        #: The input as JSON bytes.
+        self.input = input
+        #: From 1.
+        self.attempt = attempt
+        #: Text of the role's prompt; empty without one.
+        self.prompt = prompt
+        #: What a child process needs to ask other roles: server, credentials, parent, root, depth, trace context.
+        self.environment = environment
+        self.traceparent = traceparent
+        #: Use reported so far by :meth:`meter`; kept also when the attempt fails.
+        self.spent = Usage()
+        self._progress = progress
+        self._request = request
+        self._artifact = artifact
+
+    def json(self) -> Any:
+        """The input as plain Python values."""
+        return msgspec.json.decode(self.input)
+
+    def progress(self, note: str = "") -> None:
+        """Say that the work goes on; `note` is shown to people who watch."""
+        self._progress(note)
+
+    def meter(self, usage: Usage) -> None:
+        """Add to what this attempt has used; counts as progress."""
+        self.spent = self.spent + usage
+        self._progress("")
+
+    async def request(self, role: str, input: Any = None, *, key: str = "") -> str:
+        """Ask another role now, and go on: the new invocation's id. Counts as progress.
+
+        A retry of this handler asks again: give a `key` to get the first invocation instead.
+
+        Raises:
+            services.requests.requests.RequestRefused: unknown role, bad input, or not allowed to ask it.
+        """
+        return await self._request(role, input, key=key)
+
+    async def artifact(self, name: str, content: bytes, media_type: str = "application/octet-stream") -> ArtifactRef:
+        """Keep something too large for an event: its reference. Counts as progress."""
+        return await self._artifact(name, content, media_type)
+
+
+class Handler(Protocol):
+    """One role's way to do work. Built once per registry revision, called for each invocation."""
+
+    async def __call__(self, context: Context) -> Result:
+        """Do the work. Cancellation means: stop now, within the role's grace."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what it holds (connections, pools)."""
+        ...
