@@ -1,0 +1,160 @@
+"""One connection to the bus, that waits for the server instead of failing.
+
+A connection that drops is made again for ever; :meth:`Connection.ready` waits until it stands. Requests that were under
+way when it dropped stay unanswered, which is not the same as refused: whoever made them finds out by reading the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import nats
+import structlog
+from nats import errors as driver
+from nats.aio.client import Client
+
+from bus import errors, wire
+
+log = structlog.get_logger()
+
+#: The newest feature that the bus is built on is the cron schedule.
+NEEDED = (2, 14, 0)
+FEATURE = "cron schedules, atomic batches and counters"
+
+#: Seconds between two tries to reach a server that is away: short, because a claim's clock runs meanwhile.
+RECONNECT_S = 0.25
+#: Bytes that may wait in memory while the server is away.
+PENDING_BYTES = 64 * 1024 * 1024
+
+
+class Credentials(Protocol):
+    """What a connection is made with; ``bus.context.Context`` is one."""
+
+    @property
+    def url(self) -> str:
+        """``nats://host:port``."""
+        ...
+
+    def connect_options(self) -> dict[str, Any]:
+        """Keyword arguments for ``nats.connect``: credentials and TLS."""
+        ...
+
+
+class Connection:
+    """A connected client and what is asked of it everywhere."""
+
+    def __init__(self, nc: Client, url: str, up: asyncio.Event) -> None:
+        self.nc = nc
+        self.url = url
+        self._up = up
+
+    @property
+    def is_up(self) -> bool:
+        """A server is there right now."""
+        return self._up.is_set()
+
+    async def ready(self) -> None:
+        """Wait until a server is there."""
+        await self._up.wait()
+
+    async def api(self, subject: str, body: Any = None, *, timeout: float = 5.0) -> dict[str, Any]:
+        """One JSON request on ``$JS.API.<subject>``; see :func:`bus.wire.api`."""
+        return await wire.api(self.nc, subject, body, timeout=timeout)
+
+    async def close(self) -> None:
+        """Send what waits, then close. A server that is gone does not hold this up."""
+        try:
+            await asyncio.wait_for(self.nc.flush(), 2)
+        except (driver.Error, TimeoutError, OSError) as exc:
+            log.warning("connection_closed_unflushed", url=self.url, error=repr(exc))
+        await self.nc.close()
+
+
+def version(text: str) -> tuple[int, ...]:
+    """``2.15.1-beta`` as ``(2, 15, 1)``."""
+    return tuple(int(part) for part in text.split("-", 1)[0].split(".") if part.isdigit())
+
+
+async def connect(
+    credentials: Credentials,
+    name: str,
+    *,
+    wait: bool = False,
+    on_reconnect: Callable[[], Awaitable[None]] | None = None,
+) -> Connection:
+    """Connect as `name`.
+
+    Args:
+        credentials: where to, and as whom.
+        name: shown to people by ``nats server report connections``.
+        wait: keep trying until a server is there; otherwise fail at once.
+        on_reconnect: called after each reconnection.
+
+    Raises:
+        BusUnreachable: no server answers (only without `wait`), or it refuses the login.
+        ServerTooOld: it answers, but lacks what the bus is built on.
+    """
+    up = asyncio.Event()
+    told = False
+    last: BaseException | None = None
+
+    async def disconnected() -> None:
+        if up.is_set():
+            up.clear()
+            log.warning("bus_lost", url=credentials.url, action="waiting for the server to come back")
+
+    async def reconnected() -> None:
+        up.set()
+        log.info("bus_back", url=credentials.url)
+        if on_reconnect is not None:
+            await on_reconnect()
+
+    async def failed(exc: Exception) -> None:
+        nonlocal last
+        last = exc
+        # While nothing is connected every try reports here: bus_lost has said it once.
+        if up.is_set():
+            log.warning("bus_error", url=credentials.url, error=repr(exc))
+
+    while True:
+        try:
+            nc = await nats.connect(
+                credentials.url,
+                name=name,
+                allow_reconnect=True,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=RECONNECT_S,
+                connect_timeout=3,
+                pending_size=PENDING_BYTES,
+                disconnected_cb=disconnected,
+                reconnected_cb=reconnected,
+                error_cb=failed,
+                **credentials.connect_options(),
+            )
+            break
+        except (driver.Error, OSError, TimeoutError) as exc:
+            # The driver ends with "no servers available"; what went wrong came to the error callback before.
+            why = last or exc
+            if isinstance(why, (driver.AuthorizationError, ssl.SSLError)):
+                raise errors.BusUnreachable(credentials.url, f"login refused: {why}", "check the credentials") from exc
+            if not wait:
+                raise errors.BusUnreachable(credentials.url, _why(why)) from exc
+            if not told:
+                log.warning("bus_away", url=credentials.url, action="waiting for the server", error=_why(why))
+                told = True
+            await asyncio.sleep(RECONNECT_S)
+    # The first connection must fail fast; every later one is retried for ever.
+    nc.options["max_reconnect_attempts"] = -1
+    up.set()
+    text = str(nc.connected_server_version)
+    if version(text) < NEEDED:
+        await nc.close()
+        raise errors.ServerTooOld(text, ".".join(map(str, NEEDED)), FEATURE)
+    return Connection(nc, credentials.url, up)
+
+
+def _why(exc: BaseException) -> str:
+    return str(exc) or type(exc).__name__

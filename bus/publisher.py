@@ -1,0 +1,115 @@
+"""Acknowledged publishing, many at a time.
+
+``nc.request`` costs a future, a timer and a lookup more than an acknowledgement needs; here all answers come to one inbox
+and find their future by number, and one task watches the deadlines. A publish whose answer does not come is
+``Unanswered``: it may have been stored. Only :mod:`bus.store` may decide what that means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from nats import errors as driver
+from nats.aio.msg import Msg
+
+from bus import errors, wire
+from bus.connection import Connection
+
+#: Seconds to wait for an acknowledgement. A healthy server answers in under a millisecond; after a leader change or a
+#: restart it takes up to this long.
+ANSWER_S = 5.0
+#: Seconds between two looks at the deadlines.
+_CHECK_S = 0.5
+
+
+class Publisher:
+    """Publishes and waits for the acknowledgement. Open it before use, close it after."""
+
+    def __init__(self, connection: Connection, *, answer_s: float = ANSWER_S) -> None:
+        self._connection = connection
+        self._nc = connection.nc
+        self._answer_s = answer_s
+        self._prefix = self._nc.new_inbox() + "."
+        self._count = 0
+        # Insertion order is deadline order, because every wait is equally long.
+        self._waiting: dict[str, tuple[asyncio.Future[bytes], float]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Start listening for answers."""
+        await self._nc.subscribe(
+            self._prefix + "*", cb=self._answered, pending_msgs_limit=1_000_000, pending_bytes_limit=256 << 20
+        )
+        self._task = asyncio.create_task(self._expire(), name="publisher_deadlines")
+
+    async def close(self) -> None:
+        """Stop listening; what still waits is unanswered."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._give_up(float("inf"))
+
+    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> wire.PubAck:
+        """Publish and wait until the server has stored it.
+
+        Raises:
+            SequenceConflict, StreamFrozen, ServerError: the server refused it: it is not stored.
+            PayloadTooLarge: it was never sent.
+            Unanswered: it may be stored, or not.
+        """
+        answer = wire.decode_ack(await self._ask(subject, payload, headers))
+        if answer.error is not None:
+            raise wire.refusal(f"a publish to {subject}", answer.error)
+        return answer
+
+    async def publish_unacknowledged(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Send a member of an atomic batch: only the commit is answered."""
+        await self._send(subject, payload, "", headers)
+
+    async def _ask(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> bytes:
+        self._count += 1
+        inbox = f"{self._prefix}{self._count}"
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+        self._waiting[inbox] = (future, loop.time() + self._answer_s)
+        try:
+            await self._send(subject, payload, inbox, headers)
+            return await future
+        except errors.Unanswered as exc:
+            raise errors.Unanswered(f"a publish to {subject}", self._answer_s) from exc
+        finally:
+            self._waiting.pop(inbox, None)
+
+    async def _send(self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None) -> None:
+        try:
+            await self._nc.publish(subject, payload, reply=reply, headers=headers)  # type: ignore[arg-type]
+        except driver.MaxPayloadError as exc:
+            raise errors.PayloadTooLarge(f"a message on {subject}", len(payload), self._nc.max_payload) from exc
+        except (driver.OutboundBufferLimitError, driver.ConnectionClosedError) as exc:
+            raise errors.Unanswered(f"a publish to {subject}", 0) from exc
+
+    async def _answered(self, message: Msg) -> None:
+        waiting = self._waiting.get(message.subject)
+        if waiting is None or waiting[0].done():
+            return
+        if message.headers and message.headers.get("Status") == "503":
+            # Nobody listens on the subject: there is no such stream (yet).
+            waiting[0].set_exception(
+                errors.ServerError("a publish", wire.Code.STREAM_NOT_FOUND, "no stream takes this subject; run `systems apply`")
+            )
+        else:
+            waiting[0].set_result(message.data)
+
+    async def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_CHECK_S)
+            self._give_up(loop.time())
+
+    def _give_up(self, now: float) -> None:
+        for future, deadline in list(self._waiting.values()):
+            if deadline > now:
+                return
+            if not future.done():
+                future.set_exception(errors.Unanswered("a publish", self._answer_s))

@@ -1,0 +1,161 @@
+"""Continuous pull from one consumer, never more asked for than there is room.
+
+One request asks the server for a batch; before it runs dry another is sent. So a reader is never flooded (the server
+drops a client at 64 MB pending), never idle while work waits, and an idle one still hears from the server every few
+seconds: a pull that expires empty is an answer, and the freshest evidence that the path to the server works.
+
+A request that gets neither messages nor an answer in time was lost (server restarted, consumer gone): it is forgotten
+and asked again, so a server that went away and came back is followed again without anybody's help.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import structlog
+from nats import errors as driver
+from nats.aio.msg import Msg
+
+from bus import wire
+from bus.connection import Connection
+
+log = structlog.get_logger()
+
+#: Seconds that an unfilled pull stays open at the server.
+EXPIRES_S = 5.0
+#: Seconds after which an unanswered pull counts as lost.
+_LATE_S = 2.0
+
+
+class Puller:
+    """Keeps pulls open so that at most `capacity` messages are asked for or being worked on.
+
+    `on_message` is called on the event loop for each delivery and must not wait; whoever has worked one off calls
+    :meth:`done`. `on_lost` is called when the consumer is gone.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        consumer: str,
+        *,
+        capacity: int,
+        on_message: Callable[[wire.Delivery], None],
+        on_lost: Callable[[str], None] | None = None,
+    ) -> None:
+        self._connection = connection
+        self._nc = connection.nc
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self.name = f"{stream}/{consumer}"
+        self.capacity = capacity
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._prefix = self._nc.new_inbox() + "."
+        #: Messages delivered and not yet worked off.
+        self.working = 0
+        self._asked = 0
+        #: Open pulls: inbox -> (messages asked for, deadline).
+        self._open: dict[str, tuple[int, float]] = {}
+        self._count = 0
+        self._paused = True
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        #: Loop time of the last message, and of the last pull that the server answered as empty.
+        self.last_message_at: float | None = None
+        self.last_empty_at: float | None = None
+
+    async def open(self) -> None:
+        """Start pulling."""
+        await self._nc.subscribe(
+            self._prefix + "*", cb=self._received, pending_msgs_limit=1_000_000, pending_bytes_limit=256 << 20
+        )
+        self._paused = False
+        self._task = asyncio.create_task(self._run(), name=f"puller {self.name}")
+
+    def pause(self) -> None:
+        """Ask for nothing more. What was asked for may still come."""
+        self._paused = True
+
+    async def close(self) -> None:
+        """Stop asking and stop listening; what the server sends afterwards comes again after its ``ack_wait``."""
+        self._paused = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def done(self) -> None:
+        """One message is worked off: there is room for another."""
+        self.working -= 1
+        if self._want() >= self._enough():
+            self._wake.set()
+
+    def _want(self) -> int:
+        return self.capacity - self.working - self._asked
+
+    def _enough(self) -> int:
+        # Many small requests cost the server more than they gain; none open is urgent.
+        return 1 if self._asked == 0 else max(1, self.capacity // 4)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await asyncio.wait_for(self._wake.wait(), 0.5 if self._open else 0.05)
+            except TimeoutError:
+                self._forget_late()
+            self._wake.clear()
+            await self._connection.ready()
+            if not self._paused and self._want() >= self._enough():
+                await self._ask(self._want())
+
+    async def _ask(self, batch: int) -> None:
+        self._count += 1
+        token = f"{self._prefix}{self._count}"
+        self._asked += batch
+        self._open[token] = (batch, asyncio.get_running_loop().time() + EXPIRES_S + _LATE_S)
+        body = msgspec.json.encode({"batch": batch, "expires": int(EXPIRES_S * 1e9)})
+        try:
+            await self._nc.publish(self._subject, body, reply=token)
+        except (driver.ConnectionClosedError, driver.OutboundBufferLimitError):
+            self._settle(token, batch)
+
+    def _settle(self, token: str, unfilled: int) -> None:
+        """A pull has ended with this many of its messages undelivered."""
+        if self._open.pop(token, None) is not None:
+            self._asked = max(0, self._asked - unfilled)
+
+    def _forget_late(self) -> None:
+        # A delivery does not say which pull it answers, so only their sum is known. But a pull that is past its
+        # deadline can bring nothing more: what is still to come is at most what the younger ones asked for.
+        now = asyncio.get_running_loop().time()
+        late = [token for token, (_, deadline) in self._open.items() if deadline < now]
+        for token in late:
+            del self._open[token]
+        possible = sum(batch for batch, _ in self._open.values())
+        if late and self._asked > possible:
+            log.warning("pull_unanswered", consumer=self.name, messages=self._asked - possible)
+            self._asked = possible
+
+    async def _received(self, message: Msg) -> None:
+        now = asyncio.get_running_loop().time()
+        if not message.reply:
+            # Status messages come on the pull's own inbox and carry no acknowledgement subject.
+            self._status(message.subject, message.headers or {}, now)
+            return
+        self._asked = max(0, self._asked - 1)
+        self.working += 1
+        self.last_message_at = now
+        self._on_message(wire.delivery(message.subject, message.data, message.reply, message.headers))
+
+    def _status(self, token: str, headers: dict[str, str], now: float) -> None:
+        status, description = headers.get("Status", ""), str(headers.get("Description", ""))
+        if status == "100":
+            return
+        self.last_empty_at = now
+        self._settle(token, int(headers.get("Nats-Pending-Messages", self._open.get(token, (0, 0))[0])))
+        gone = status == "503" or (status == "409" and "Deleted" in description)
+        if gone and self._on_lost is not None:
+            self._on_lost(description or "there is no such consumer")
+        self._wake.set()

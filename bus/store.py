@@ -1,0 +1,270 @@
+"""The log: append under a fence, read back.
+
+Every event of an invocation is appended with the sequence of the one before it as its fence: of two writers one wins.
+An unanswered append is tried again with the same id and the same fence until there is an answer; after it the fence
+itself may look stale, because the first try was stored. So a conflict is believed only after the history was read and
+holds no event with our id.
+
+Nothing here gives up by itself: a caller that must not wait for an absent server puts a time limit around the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import structlog
+from nats import errors as driver
+
+from bus import envelope as ce
+from bus import errors, invocation, upcasters, wire
+from bus.connection import Connection
+from bus.publisher import Publisher
+from bus.subjects import Ref, parse_event
+
+log = structlog.get_logger()
+
+INVOCATIONS = "INVOCATIONS"
+CONTROL = "CONTROL"
+DEAD_LETTERS = "DEAD_LETTERS"
+
+#: Messages asked for in one batched direct get; the server's own limit is 1,000 (ADR-31).
+_PAGE = 500
+
+
+class Append(msgspec.Struct, frozen=True):
+    """One event to append."""
+
+    event: ce.Envelope
+    #: Last sequence that the writer has seen in `scope`; 0 means that there is none; None is no fence.
+    expect: int | None = None
+    #: Subject filter that the fence is compared over.
+    scope: str = ""
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """One message as it lies in a stream."""
+
+    seq: int
+    subject: str
+    stored_at: datetime
+    #: None when the message is rubbish; `problem` says why.
+    event: ce.Envelope | None
+    #: The event's Struct, or None.
+    data: Any
+    problem: str = ""
+    raw: bytes = b""
+
+
+def read(seq: int, subject: str, stored_at: datetime, payload: bytes) -> Recorded:
+    """A stored message as an event; rubbish becomes a record with a `problem` instead of an exception."""
+    where = f"{subject} (sequence {seq})"
+    try:
+        event = ce.decode(payload, where)
+        data = upcasters.read(event.type, event.dataversion, event.data, where)
+        if event.type.rpartition(".")[2] != subject.rpartition(".")[2]:
+            raise errors.BadEvent(where, f"its type is {event.type!r}")
+    except errors.BadEvent as exc:
+        return Recorded(seq, subject, stored_at, None, None, exc.why, payload)
+    return Recorded(seq, subject, stored_at, event, data, "", payload)
+
+
+def fold(records: Sequence[Recorded]) -> invocation.Invocation | None:
+    """The present state of an invocation. Rubbish among its events moves the fence and nothing else."""
+    state: invocation.Invocation | None = None
+    for record in records:
+        if record.data is not None:
+            state = invocation.evolve(state, record.data, record.seq, record.stored_at)
+        elif state is not None:
+            state = msgspec.structs.replace(state, last_seq=record.seq)
+    return state
+
+
+class Store:
+    """Appends to and reads from the streams of the bus."""
+
+    def __init__(self, connection: Connection, publisher: Publisher) -> None:
+        self._connection = connection
+        self._publisher = publisher
+
+    async def append(self, event: ce.Envelope, *, expect: int | None = None, scope: str = "") -> int:
+        """Append one event and wait until it is stored: its stream sequence.
+
+        Raises:
+            SequenceConflict: `scope` has moved on, and not by this event.
+            StreamFrozen, ServerError, PayloadTooLarge: the server will not take it.
+        """
+        headers = {wire.MSG_ID: event.id}
+        if expect is not None:
+            headers[wire.EXPECTED] = str(expect)
+            headers[wire.EXPECTED_SCOPE] = scope
+        payload = ce.encode(event)
+        while True:
+            try:
+                return (await self._publisher.publish(event.subject, payload, headers)).seq
+            except errors.SequenceConflict:
+                stored = await self._find(event, scope)
+                if stored is None:
+                    raise
+                return stored
+            except errors.Unanswered as exc:
+                log.warning("append_unanswered", subject=event.subject, event_id=event.id, error=str(exc))
+                await self._connection.ready()
+
+    async def append_batch(self, batch: Sequence[Append]) -> int:
+        """Append all events or none, one after the other in the stream: the last one's sequence.
+
+        A fence compares with the state before the batch, so of several events of one invocation only the first needs it.
+
+        Raises:
+            SequenceConflict: one fence did not hold, and the batch was not stored by an earlier try.
+            Conflict: more than :data:`bus.wire.BATCH_LIMIT` events.
+        """
+        if len(batch) == 1:
+            return await self.append(batch[0].event, expect=batch[0].expect, scope=batch[0].scope)
+        if len(batch) > wire.BATCH_LIMIT:
+            raise errors.Conflict(f"expected at most {wire.BATCH_LIMIT:,} events in one batch, got: {len(batch):,}")
+        tries = 0
+        while True:
+            # A batch id names one try: the server keeps the members of an unfinished batch for a while.
+            tries += 1
+            try:
+                return await self._publish_batch(batch, f"{batch[0].event.id}-{tries}")
+            except errors.ServerError as exc:
+                if not isinstance(exc, errors.SequenceConflict) and exc.code != wire.Code.BATCH_DUPLICATE:
+                    raise
+                stored = await self._find(batch[-1].event, batch[-1].scope or batch[-1].event.subject)
+                if stored is None:
+                    raise
+                return stored
+            except errors.Unanswered as exc:
+                log.warning("batch_unanswered", subject=batch[0].event.subject, error=str(exc))
+                await self._connection.ready()
+
+    async def _publish_batch(self, batch: Sequence[Append], batch_id: str) -> int:
+        for position, item in enumerate(batch, 1):
+            headers = {
+                wire.MSG_ID: item.event.id,
+                wire.BATCH_ID: batch_id,
+                wire.BATCH_SEQUENCE: str(position),
+            }
+            if item.expect is not None:
+                headers[wire.EXPECTED] = str(item.expect)
+                headers[wire.EXPECTED_SCOPE] = item.scope
+            payload = ce.encode(item.event)
+            if position == len(batch):
+                headers[wire.BATCH_COMMIT] = "1"
+                return (await self._publisher.publish(item.event.subject, payload, headers)).seq
+            await self._publisher.publish_unacknowledged(item.event.subject, payload, headers)
+        raise AssertionError("a batch has at least one event")
+
+    async def _find(self, event: ce.Envelope, scope: str) -> int | None:
+        """The sequence under which the event was stored by an earlier try, if it was."""
+        stream = stream_of(event.subject)
+        async for record in self.read(stream, scope or event.subject):
+            if record.event is not None and record.event.id == event.id:
+                return record.seq
+        return None
+
+    async def history(self, ref: Ref) -> list[Recorded]:
+        """All events of one invocation, in order. Empty when there is no such invocation."""
+        return [record async for record in self.read(INVOCATIONS, ref.all)]
+
+    async def state(self, ref: Ref) -> invocation.Invocation | None:
+        """The present state of one invocation; None when there is no such invocation."""
+        return fold(await self.history(ref))
+
+    async def find(self, id_: str) -> Ref | None:
+        """Which project and role an invocation id belongs to."""
+        async for record in self.read(INVOCATIONS, f"inv.*.*.{id_}.>", limit=1):
+            return parse_event(record.subject)[0]
+        return None
+
+    async def last(self, stream: str, filter_: str) -> Recorded | None:
+        """The last message in the stream that matches the filter."""
+        records = [record async for record in self._get(stream, {"last_by_subj": filter_})]
+        return records[0] if records else None
+
+    async def read(self, stream: str, filter_: str, *, start: int = 1, limit: int = 0) -> AsyncIterator[Recorded]:
+        """Messages of a stream that match the filter, from sequence `start` on; `limit` 0 is all of them."""
+        left = limit
+        while True:
+            page = min(_PAGE, left) if limit else _PAGE
+            count = 0
+            async for record in self._get(stream, {"seq": start, "next_by_subj": filter_, "batch": page}):
+                count += 1
+                start = record.seq + 1
+                yield record
+            left -= count
+            if count < page or (limit and left <= 0):
+                return
+
+    async def _get(self, stream: str, body: dict[str, Any], *, timeout: float = 5.0) -> AsyncIterator[Recorded]:
+        """A direct get (ADR-31): one message, or with ``batch`` several and an end marker."""
+        nc = self._connection.nc
+        batched = "batch" in body
+        while True:
+            seen = 0
+            inbox = nc.new_inbox()
+            subscription = await nc.subscribe(inbox)
+            try:
+                await nc.publish(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(body), reply=inbox)
+                while True:
+                    message = await subscription.next_msg(timeout=timeout)
+                    headers = message.headers or {}
+                    status = headers.get("Status")
+                    if status in ("204", "404"):
+                        return
+                    if status == "503":
+                        raise errors.ServerError(f"a read of {stream}", wire.Code.STREAM_NOT_FOUND, "there is no such stream")
+                    if status is not None:
+                        raise errors.ServerError(f"a read of {stream}", int(status), headers.get("Description", ""))
+                    seen += 1
+                    record = _stored(headers, message.data)
+                    if batched:
+                        body = body | {"seq": record.seq + 1, "batch": body["batch"] - 1}
+                    yield record
+                    if not batched:
+                        return
+            except (driver.TimeoutError, TimeoutError, driver.ConnectionClosedError) as exc:
+                if nc.is_closed:
+                    raise errors.Unanswered(f"a read of {stream}", timeout) from exc
+                log.warning("read_unanswered", stream=stream, got=seen)
+                await self._connection.ready()
+            finally:
+                if not nc.is_closed:
+                    await subscription.unsubscribe()
+
+
+def stream_of(subject: str) -> str:
+    """The stream that holds a subject."""
+    match subject.partition(".")[0]:
+        case "inv":
+            return INVOCATIONS
+        case "dlq":
+            return DEAD_LETTERS
+        case "ctl":
+            return CONTROL
+        case other:
+            raise errors.BadSubject("a subject", subject, f"one of inv.>, ctl.>, dlq.> (not {other}.>)")
+
+
+def _stored(headers: dict[str, str], data: bytes) -> Recorded:
+    stored_at = parse_time(headers["Nats-Time-Stamp"])
+    return read(int(headers["Nats-Sequence"]), headers["Nats-Subject"], stored_at, data)
+
+
+def parse_time(text: str) -> datetime:
+    """RFC 3339 with nanoseconds, as the server writes it, cut to microseconds."""
+    return msgspec.convert(text, datetime).astimezone(UTC)
+
+
+async def wait_for(awaitable: Any, seconds: float, what: str) -> Any:
+    """The awaitable's result, or ``Unanswered`` after `seconds`."""
+    try:
+        return await asyncio.wait_for(awaitable, seconds)
+    except TimeoutError as exc:
+        raise errors.Unanswered(what, seconds) from exc

@@ -1,0 +1,153 @@
+"""The one place that knows JetStream's wire: header names, error codes, acknowledgement subjects, JSON requests.
+
+nats-py has no wrapper for atomic batches, batched direct gets, schedules, counters or consumer pauses; they are plain
+headers and JSON requests on ``$JS.API``. The numbers below are the server's own (``server/errors.json``) and the rules
+those of the NATS ADRs named beside them (https://github.com/nats-io/nats-architecture-and-design).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+from nats import errors as driver
+from nats.aio.client import Client
+
+from bus import errors
+
+#: ADR-4: headers. The fence compares the last sequence over a subject filter.
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_SCOPE = "Nats-Expected-Last-Subject-Sequence-Subject"
+MSG_ID = "Nats-Msg-Id"
+#: ADR-50: atomic batch publishing.
+BATCH_ID = "Nats-Batch-Id"
+BATCH_SEQUENCE = "Nats-Batch-Sequence"
+BATCH_COMMIT = "Nats-Batch-Commit"
+#: ADR-43: time to live of one message.
+TTL = "Nats-TTL"
+#: ADR-49: counters.
+INCREMENT = "Nats-Incr"
+#: ADR-51: schedules.
+SCHEDULE = "Nats-Schedule"
+SCHEDULE_TARGET = "Nats-Schedule-Target"
+SCHEDULE_TTL = "Nats-Schedule-TTL"
+SCHEDULE_ZONE = "Nats-Schedule-Time-Zone"
+
+#: Messages that one atomic batch may hold (ADR-50; the server refuses more with 10199).
+BATCH_LIMIT = 1000
+
+ACK = b"+ACK"
+TERM = b"+TERM"
+IN_PROGRESS = b"+WPI"
+
+
+class Code(IntEnum):
+    """Error codes that are told apart; all others are reported as they come."""
+
+    STREAM_NOT_FOUND = 10059
+    CONSUMER_NOT_FOUND = 10014
+    MESSAGE_NOT_FOUND = 10037
+    #: ``wrong last sequence``: the fence.
+    WRONG_LAST_SEQUENCE = 10071
+    #: ``wrong last sequence`` with constant text, from newer servers.
+    WRONG_LAST_SEQUENCE_CONSTANT = 10164
+    #: ``maximum bytes exceeded``: how a frozen stream refuses.
+    STORE_FULL = 10077
+    #: A repeated message id inside an atomic batch.
+    BATCH_DUPLICATE = 10201
+
+
+_CONFLICTS = frozenset({Code.WRONG_LAST_SEQUENCE, Code.WRONG_LAST_SEQUENCE_CONSTANT})
+
+
+class ApiError(msgspec.Struct, frozen=True):
+    """The error object of a JetStream answer."""
+
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class PubAck(msgspec.Struct, frozen=True):
+    """The server's answer to an acknowledged publish."""
+
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    #: New total of a counter, as text.
+    val: str = ""
+    error: ApiError | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One message handed out by a consumer."""
+
+    subject: str
+    data: bytes
+    #: Acknowledgement subject.
+    reply: str
+    seq: int
+    #: Server's delivery count, from 1.
+    delivery: int
+    #: Consumer's own sequence: without a gap while nothing is lost.
+    consumer_seq: int
+    #: Stored at, nanoseconds since the Unix epoch.
+    stored_ns: int
+    #: Messages that still wait behind this one.
+    pending: int
+    headers: dict[str, str] | None
+
+
+decode_ack = msgspec.json.Decoder(PubAck).decode
+
+
+def refusal(what: str, error: ApiError) -> errors.ServerError:
+    """The server's error as one of ours, told apart by code and never by text."""
+    code = error.err_code or error.code
+    if code in _CONFLICTS:
+        return errors.SequenceConflict(what, code, error.description)
+    if code == Code.STORE_FULL:
+        return errors.StreamFrozen(what, code, error.description)
+    return errors.ServerError(what, code, error.description)
+
+
+def delivery(subject: str, data: bytes, reply: str, headers: dict[str, str] | None) -> Delivery:
+    """A consumer's message, with the facts that its reply subject carries (ADR-15).
+
+    Raises:
+        ValueError: `reply` is no acknowledgement subject.
+    """
+    t = reply.split(".")
+    # $JS.ACK.<stream>.<consumer>.<delivery>.<seq>.<consumer seq>.<ns>.<pending>, since 2.9 optionally with
+    # <domain>.<account hash> after ACK and a random token at the end.
+    o = 2 if len(t) >= 11 else 0
+    return Delivery(
+        subject, data, reply, int(t[5 + o]), int(t[4 + o]), int(t[6 + o]), int(t[7 + o]), int(t[8 + o]), headers
+    )
+
+
+def nak(delay_s: float) -> bytes:
+    """A negative acknowledgement: deliver again after `delay_s`."""
+    return b'-NAK {"delay": %d}' % max(0, int(delay_s * 1e9))
+
+
+async def api(nc: Client, subject: str, body: Any = None, *, timeout: float = 5.0) -> dict[str, Any]:
+    """One JSON request on ``$JS.API.<subject>``.
+
+    Raises:
+        ServerError: the server refused it, or has no JetStream.
+        Unanswered: no answer within `timeout` seconds.
+    """
+    payload = b"" if body is None else msgspec.json.encode(body)
+    what = f"$JS.API.{subject}"
+    try:
+        answer = await nc.request(what, payload, timeout=timeout)
+    except driver.NoRespondersError as exc:
+        raise errors.ServerError(what, 503, "JetStream is not enabled, or not for this account") from exc
+    except (driver.TimeoutError, driver.ConnectionClosedError, driver.OutboundBufferLimitError) as exc:
+        raise errors.Unanswered(what, timeout) from exc
+    decoded: dict[str, Any] = msgspec.json.decode(answer.data)
+    if "error" in decoded:
+        raise refusal(what, msgspec.convert(decoded["error"], ApiError))
+    return decoded
