@@ -38,8 +38,8 @@ else:
 
 #: Seconds that leftovers of a finished program get: enough to flush a log, too short to be waited for.
 LINGER_S = 1.0
-#: Seconds between two rounds of SIGKILL against a tree that still forks.
-_ROUND_S = 0.02
+#: Seconds between two rounds of SIGKILL: the first against a tree that still forks, the last against what cannot be killed.
+_ROUND_S, _LAST_ROUND_S = 0.02, 1.0
 _LINUX = sys.platform == "linux"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -102,11 +102,12 @@ class _Leash:
     def hold(self) -> int:
         """Wait for the program or the order to stop it, and see the tree off."""
         watched = [self.lifeline, self.wake]
+        pause = _ROUND_S
         while self._remains():
             timeout = None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
             if self.kill_asked or timeout == 0.0:
                 self._signal_tree(signal.SIGKILL)
-                timeout = _ROUND_S
+                timeout = pause = min(2 * pause, _LAST_ROUND_S)
             elif not _LINUX and self.status is not None:
                 timeout = _ROUND_S  # nobody tells us of the end of a group that we are no parent of
             ready = select.select(watched, [], [], timeout)[0]
@@ -218,10 +219,10 @@ def _let_go() -> None:
 def _descendants(root: int) -> list[int]:
     """Pids below `root`, parents first, by one look at /proc. What is forked meanwhile is found by the next look."""
     children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
+    for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib costs 5 ms
         if name.isdigit():
             # The program's name stands in parentheses and may hold any byte; state and parent follow the last one.
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123 - pathlib costs 5 ms
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123 - as above
                 children.setdefault(int(stat.read().rpartition(b")")[2].split()[1]), []).append(int(name))
     found = list(children.get(root, ()))
     for pid in found:
@@ -235,11 +236,10 @@ def _end_as(status: int) -> None:
         import resource  # noqa: PLC0415 - only for this case
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if -status not in (signal.SIGKILL, signal.SIGSTOP):
+        with contextlib.suppress(OSError):  # SIGKILL has no handler to reset
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
-        status += 256  # a signal that does not kill us: 128 + n is what shells make of it
-        status = 128 + (256 - status)
+        status = 128 - status  # what shells say of a signal, if it could not end us
     os._exit(status)
 
 

@@ -29,7 +29,7 @@ Stream = int | IO[Any]
 
 def _program() -> str:
     """The leash as compiled by its import above, which starts 3 ms sooner than its source; the source otherwise."""
-    compiled = leash.__cached__
+    compiled = getattr(leash, "__cached__", None)
     return compiled if compiled and Path(compiled).is_file() else str(leash.__file__)
 
 
@@ -81,13 +81,10 @@ class Leashed:
     async def wait(self) -> int:
         """Wait until the whole tree is gone: the program's status as in ``subprocess`` (negative is a signal).
 
-        -9 also stands for a leash that was itself killed by force; what is left of the program's group is then killed here.
+        -9 also stands for a leash that was itself killed by force, upon which the program's group is killed too.
         """
-        await self._process.wait()
         await self._report.closed.wait()
-        if self._report.status is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._report.pid, signal.SIGKILL)
+        await self._process.wait()
         self._let_go()
         status = self.returncode
         assert status is not None  # the process has ended
@@ -161,6 +158,9 @@ class _Report:
                 self.status = int(value)
                 self.ended.set()
         if not chunk:
+            if self.status is None and self.pid:  # the leash was killed: its group is still ours to clear up
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
             self.close()
 
     def close(self) -> None:
