@@ -50,6 +50,8 @@ class Connection:
         self.nc = nc
         self.url = url
         self._up = up
+        #: Loop time since which the connection stands without a break.
+        self.up_since = asyncio.get_running_loop().time()
 
     @property
     def is_up(self) -> bool:
@@ -66,6 +68,9 @@ class Connection:
 
     async def close(self) -> None:
         """Send what waits, then close. A server that is gone does not hold this up."""
+        self._up.clear()
+        if self.nc.is_closed:
+            return
         try:
             await asyncio.wait_for(self.nc.flush(), 2)
         except (driver.Error, TimeoutError, OSError) as exc:
@@ -107,6 +112,7 @@ async def connect(
             log.warning("bus_lost", url=credentials.url, action="waiting for the server to come back")
 
     async def reconnected() -> None:
+        connection.up_since = asyncio.get_running_loop().time()
         up.set()
         log.info("bus_back", url=credentials.url)
         if on_reconnect is not None:
@@ -153,7 +159,8 @@ async def connect(
     if version(text) < NEEDED:
         await nc.close()
         raise errors.ServerTooOld(text, ".".join(map(str, NEEDED)), FEATURE)
-    return Connection(nc, credentials.url, up)
+    connection = Connection(nc, credentials.url, up)
+    return connection
 
 
 def _why(exc: BaseException) -> str:

@@ -43,12 +43,12 @@ async def plan(connection: Connection, declared: Topology, *, prune_roles: bool 
     """
     steps: list[Step] = []
     for stream in declared.streams:
-        live = await _live(connection, f"STREAM.INFO.{stream.name}", wire.Code.STREAM_NOT_FOUND)
+        live = await _live(connection, f"STREAM.INFO.{stream.name}")
         step = _compare("stream", stream.name, stream.config, live, stream.why)
         if step:
             steps.append(step)
     for consumer in declared.consumers:
-        live = await _live(connection, f"CONSUMER.INFO.{consumer.stream}.{consumer.name}", wire.Code.CONSUMER_NOT_FOUND)
+        live = await _live(connection, f"CONSUMER.INFO.{consumer.stream}.{consumer.name}")
         step = _compare("consumer", f"{consumer.stream}/{consumer.name}", consumer.config, live, "")
         if step:
             steps.append(step)
@@ -103,11 +103,14 @@ async def _apply_consumer(connection: Connection, consumer: Consumer, step: Step
     await connection.api(f"CONSUMER.CREATE.{consumer.stream}.{consumer.name}", body, timeout=15)
 
 
-async def _live(connection: Connection, request: str, absent: wire.Code) -> dict[str, Any] | None:
+_ABSENT_CODES = frozenset({wire.Code.STREAM_NOT_FOUND, wire.Code.CONSUMER_NOT_FOUND})
+
+
+async def _live(connection: Connection, request: str) -> dict[str, Any] | None:
     try:
         config: dict[str, Any] = (await connection.api(request))["config"]
     except errors.ServerError as exc:
-        if exc.code == absent:
+        if exc.code in _ABSENT_CODES:
             return None
         raise
     return config

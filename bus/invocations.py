@@ -1,0 +1,103 @@
+"""Carry a command out on an invocation: fold, decide, append under the fence; and again if somebody was quicker.
+
+This is the whole of the core in one loop: ``store`` reads, :mod:`bus.invocation` decides, ``store`` appends, the fence
+referees. Commands whose answer may not change between two tries (a runner's result) go through the same loop, because
+``decide`` refuses them once the claim is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from bus import errors
+from bus.author import Author
+from bus.events import invocation as ev
+from bus.invocation import Command, Invocation, Limits, decide, evolve
+from bus.store import Append, Recorded, Store, fold
+from bus.subjects import Ref
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What an append left behind."""
+
+    #: After the appended events.
+    state: Invocation
+    #: Id of the last of them: the cause of what follows.
+    cause: str
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command did."""
+
+    before: Invocation
+    after: Invocation
+    events: tuple[ev.InvocationEvent, ...]
+
+
+class Invocations:
+    """Commands on invocations, for everybody who is not on the runner's fast path."""
+
+    def __init__(self, store: Store, author: Author) -> None:
+        self._store = store
+        self._author = author
+
+    async def carry_out(
+        self, ref: Ref, command: Command, limits: Limits, *, actor: str = "", records: list[Recorded] | None = None
+    ) -> Outcome:
+        """Decide on the present state and append what follows.
+
+        Args:
+            ref: which invocation.
+            command: what to do.
+            limits: what its role allows.
+            actor: on whose behalf; goes into the events.
+            records: its history, if the caller has just read it.
+
+        Raises:
+            bus.invocation.Refused: the command does not apply (any more).
+        """
+        while True:
+            records = await self._store.history(ref) if records is None else records
+            before = fold(records)
+            decided = decide(before, command, limits, self._author.now())
+            assert before is not None
+            try:
+                written = await self.append(ref, before, decided, cause=last_id(records), actor=actor)
+            except errors.SequenceConflict:
+                records = None
+                continue
+            return Outcome(before=before, after=written.state, events=tuple(decided))
+
+    async def append(
+        self,
+        ref: Ref,
+        state: Invocation,
+        decided: list[ev.InvocationEvent],
+        *,
+        cause: str = "",
+        actor: str = "",
+        also: Sequence[Append] = (),
+    ) -> Written:
+        """Append decided events in one batch, fenced on the state's last sequence; `also` goes into the same batch.
+
+        Raises:
+            SequenceConflict: the invocation has moved on; nothing was written.
+        """
+        root = state.request.root
+        batch: list[Append] = []
+        for event in decided:
+            envelope = self._author.invocation(ref, event, root=root, cause=cause, actor=actor)
+            # Inside a batch a fence compares with the state before it: only the first of ours needs one.
+            batch.append(Append(envelope, None if batch else state.last_seq, ref.all))
+            cause = envelope.id
+        last = await self._store.append_batch([*batch, *also])
+        for seq, item in enumerate(batch, last - len(batch) - len(also) + 1):
+            state = evolve(state, item.event.data, seq, item.event.time)
+        return Written(state, cause)
+
+
+def last_id(records: list[Recorded]) -> str:
+    """Event id of the last readable record: the cause of what is decided on it."""
+    return next((r.event.id for r in reversed(records) if r.event is not None), "")

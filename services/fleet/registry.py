@@ -1,0 +1,180 @@
+"""The registry as a runner sees it: roles and prompts by name, each with its KV revision.
+
+Read from the bucket ``registry`` and kept up to date by watching it. A value that cannot be read never takes a working
+role away: the last good one stays, and the error is logged with the key and the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from bus import errors
+from bus.bucket import Bucket, Entry
+from bus.invocation import Limits
+from services.fleet.spec import Fleet, Project, Role
+
+log = structlog.get_logger()
+
+
+class RegisteredRole(msgspec.Struct, frozen=True, kw_only=True):
+    """A role under the revision that names it in claims."""
+
+    project: str
+    name: str
+    role: Role
+    revision: int
+    limits: Limits
+
+    @property
+    def path(self) -> str:
+        """``project/role``."""
+        return f"{self.project}/{self.name}"
+
+
+class RegisteredPrompt(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt's text and its digest."""
+
+    text: str
+    digest: str
+    revision: int
+
+
+def role_key(project: str, role: str) -> str:
+    """Key of a role."""
+    return f"roles.{project}.{role}"
+
+
+def prompt_key(name: str) -> str:
+    """Key of a prompt."""
+    return f"prompts.{name}"
+
+
+def project_key(name: str) -> str:
+    """Key of a project's own settings, without its roles."""
+    return f"projects.{name}"
+
+
+def entries(fleet: Fleet, prompts: dict[str, str]) -> dict[str, bytes]:
+    """A fleet as the registry's keys and values."""
+    found: dict[str, bytes] = {}
+    for name, project in fleet.projects.items():
+        found[project_key(name)] = msgspec.json.encode(msgspec.structs.replace(project, roles={}))
+    for (project_name, name), role in fleet.roles().items():
+        found[role_key(project_name, name)] = msgspec.json.encode(role)
+    for name, text in prompts.items():
+        found[prompt_key(name)] = text.encode()
+    return found
+
+
+async def publish(bucket: Bucket, wanted: dict[str, bytes]) -> list[str]:
+    """Bring the bucket to `wanted`: the keys that were changed or removed."""
+    present = await bucket.items()
+    changed: list[str] = []
+    for key, value in wanted.items():
+        entry = present.get(key)
+        if entry is None or entry.value != value:
+            await bucket.put(key, value)
+            changed.append(key)
+    for key in present.keys() - wanted.keys():
+        await bucket.delete(key)
+        changed.append(key)
+    return changed
+
+
+class Registry:
+    """Roles and prompts, kept up to date. `on_change` is called with each key that changed, after it took effect."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self.roles: dict[tuple[str, str], RegisteredRole] = {}
+        self.prompts: dict[str, RegisteredPrompt] = {}
+        self.projects: dict[str, Project] = {}
+        #: KV revision of the newest value read.
+        self.revision = 0
+        self.on_change: Callable[[str], None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def load(self) -> None:
+        """Read everything once."""
+        for entry in (await self._bucket.items()).values():
+            self._take(entry)
+
+    async def open(self) -> None:
+        """Read everything, then keep watching."""
+        await self.load()
+        self._task = asyncio.create_task(self._watch(), name="registry")
+
+    async def close(self) -> None:
+        """Stop watching."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        seen = self.revision
+        async for entry in self._bucket.watch():
+            if entry.revision > seen and self._take(entry) and self.on_change is not None:
+                self.on_change(entry.key)
+
+    def _take(self, entry: Entry) -> bool:
+        kind, _, name = entry.key.partition(".")
+        try:
+            match kind:
+                case "roles":
+                    self._take_role(name, entry)
+                case "prompts":
+                    if entry.gone:
+                        self.prompts.pop(name, None)
+                    else:
+                        text = entry.value.decode()
+                        digest = f"sha-256:{hashlib.sha256(entry.value).hexdigest()}"
+                        self.prompts[name] = RegisteredPrompt(text=text, digest=digest, revision=entry.revision)
+                case "projects":
+                    if entry.gone:
+                        self.projects.pop(name, None)
+                    else:
+                        self.projects[name] = msgspec.json.decode(entry.value, type=Project)
+                case _:
+                    raise ValueError("expected a key under roles., prompts. or projects.")  # noqa: TRY301 (one place logs all)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as exc:
+            log.error("registry_value_refused", key=entry.key, revision=entry.revision, error=str(exc), kept="last good")
+            return False
+        self.revision = max(self.revision, entry.revision)
+        return True
+
+    def _take_role(self, name: str, entry: Entry) -> None:
+        project, dot, role_name = name.partition(".")
+        if not dot:
+            raise ValueError("expected a key roles.<project>.<role>")
+        if entry.gone:
+            self.roles.pop((project, role_name), None)
+            return
+        role = msgspec.json.decode(entry.value, type=Role)
+        self.roles[project, role_name] = RegisteredRole(
+            project=project, name=role_name, role=role, revision=entry.revision, limits=role.limits
+        )
+
+    def role(self, project: str, name: str) -> RegisteredRole:
+        """A role by name.
+
+        Raises:
+            UnknownName: there is none; the sentence suggests the closest one.
+        """
+        found = self.roles.get((project, name))
+        if found is None:
+            raise errors.UnknownName("role", f"{project}/{name}", (f"{p}/{r}" for p, r in self.roles))
+        return found
+
+    def limits(self, project: str, name: str) -> Limits:
+        """A role's limits; those of a plain role when it is no longer registered."""
+        found = self.roles.get((project, name))
+        return found.limits if found is not None else Limits()
+
+    def prompt(self, role: Role) -> RegisteredPrompt | None:
+        """The prompt of a role, if it has one."""
+        return self.prompts.get(role.prompt) if role.prompt else None

@@ -1,0 +1,197 @@
+"""Asking a role for work: the checks, and the one event that accepts it.
+
+Everybody comes through here: people, agents over NATS, handlers while they run, a completion's follow-ups, schedules and
+replays. What is accepted is in the log before the answer is given. An idempotency key names its invocation by derivation,
+and the fence (nothing under that id yet) lets one request in: no index can disagree with the log.
+
+A key is remembered as long as the log holds its invocation, which is at least the hot window.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from bus import errors, ids
+from bus.artifacts import Artifacts
+from bus.author import Author
+from bus.envelope import Envelope
+from bus.events import invocation as ev
+from bus.schedules import Schedules
+from bus.store import Append, Store
+from bus.subjects import Ref, parse_role
+from services.fleet import schema
+from services.fleet.registry import RegisteredRole, Registry
+
+#: Bytes of input that an event holds; a larger one goes to the artifacts. The server takes messages of 1 MB, and a dead
+#: letter must hold the request together with its attempts.
+INLINE_LIMIT = 256 * 1024
+#: Bytes of input that are taken at all.
+INPUT_LIMIT = 64 * 1024 * 1024
+
+
+class RequestRefused(errors.BusError):
+    """The request was not accepted; the sentence says why and what to do."""
+
+
+class Asker(msgspec.Struct, frozen=True, kw_only=True):
+    """The invocation that asks, and where it stands in its run tree."""
+
+    ref: Ref
+    root: str
+    depth: int
+    #: Id of the event that the asking goes back to.
+    cause: str = ""
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One request, before any check."""
+
+    #: ``project/role``.
+    role: str
+    input: msgspec.Raw = ev.EMPTY
+    idempotency_key: str = ""
+    #: Not before this time.
+    due: datetime | None = None
+    #: Name of the schedule that asks; with `due` it names the invocation.
+    schedule: str = ""
+    asker: Asker | None = None
+    #: The person or service that asks.
+    actor: str = ""
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a request: it is in the log."""
+
+    id: str
+    project: str
+    role: str
+    #: Stream sequence of the event that accepted it.
+    seq: int
+    #: True: an earlier request with the same key was accepted; this is its invocation.
+    deduplicated: bool = False
+
+
+class Requests:
+    """Checks requests and puts them into the log."""
+
+    def __init__(
+        self, registry: Registry, store: Store, author: Author, artifacts: Artifacts, schedules: Schedules
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._author = author
+        self._artifacts = artifacts
+        self._schedules = schedules
+
+    def check(self, ask: Ask) -> RegisteredRole:
+        """The role that is asked, if it may be asked this.
+
+        Raises:
+            BadSubject, UnknownName: no such role.
+            RequestRefused: the asking role may not ask it, or the input is too large.
+            services.fleet.schema.InputMismatch, NotJson: the input does not fit.
+        """
+        project, name = parse_role(ask.role)
+        found = self._registry.role(project, name)
+        if ask.asker is not None:
+            self._check_asker(ask.asker.ref, found)
+        if len(bytes(ask.input)) > INPUT_LIMIT:
+            raise RequestRefused(
+                f"expected input of at most {INPUT_LIMIT:,} bytes, got: {len(bytes(ask.input)):,}; "
+                "store the bulk elsewhere and pass its address"
+            )
+        schema.check_input(found.role, ask.input)
+        return found
+
+    def _check_asker(self, asker: Ref, asked: RegisteredRole) -> None:
+        asking = self._registry.roles.get((asker.project, asker.role))
+        allowed = asking.role.asks if asking is not None and asking.role.asks is not None else (f"{asker.project}/*",)
+        if asked.path not in allowed and f"{asked.project}/*" not in allowed:
+            raise RequestRefused(
+                f"role {asker.project}/{asker.role} may not ask {asked.path}; "
+                f"it may ask: {', '.join(allowed) or 'nobody'}; add it to `asks` of {asker.project}/{asker.role} in the fleet file"
+            )
+
+    def ref(self, ask: Ask) -> Ref:
+        """The reference that the request gets: derived from its key or due time, else new."""
+        project, name = parse_role(ask.role)
+        if ask.idempotency_key:
+            return Ref(project, name, ids.key_id(ask.role, ask.idempotency_key))
+        if ask.schedule and ask.due is not None:
+            return Ref(project, name, ids.due_id(f"{ask.role}/{ask.schedule}", ask.due))
+        return Ref(project, name, self._author.new_id())
+
+    async def event(self, ask: Ask, ref: Ref) -> ev.Requested:
+        """The event that accepts the request; a large input is stored first."""
+        raw = bytes(ask.input)
+        input_ref = None
+        if len(raw) > INLINE_LIMIT:
+            input_ref = await self._artifacts.put(ref, "input.json", raw, "application/json")
+        asker = ask.asker
+        return ev.Requested(
+            input=ev.EMPTY if input_ref else ask.input,
+            input_ref=input_ref,
+            parent=asker.ref.id if asker else "",
+            root=asker.root if asker else ref.id,
+            depth=asker.depth + 1 if asker else 0,
+            idempotency_key=ask.idempotency_key,
+            schedule=ask.schedule,
+            due=ask.due,
+        )
+
+    async def draft(self, ask: Ask) -> Append:
+        """The request as a member of somebody's atomic batch, checked and fenced."""
+        self.check(ask)
+        ref = self.ref(ask)
+        requested = await self.event(ask, ref)
+        return Append(self._stamp(ref, requested, ask), 0, ref.all)
+
+    async def submit(self, ask: Ask) -> Accepted:
+        """Check a request and put it into the log.
+
+        A request that is due later is accepted as ``scheduled`` and becomes ``requested`` by the server's own schedule.
+
+        Raises:
+            As :meth:`check`.
+            StreamFrozen, ServerError: the log does not take it.
+        """
+        self.check(ask)
+        ref = self.ref(ask)
+        requested = await self.event(ask, ref)
+        event: ev.InvocationEvent = requested
+        later = ask.due is not None and not ask.schedule and ask.due > self._author.now()
+        if later:
+            assert ask.due is not None
+            event = ev.Scheduled(due=ask.due, request=requested)
+        envelope = self._stamp(ref, event, ask)
+        deduplicated = False
+        try:
+            seq = await self._store.append(envelope, expect=0, scope=ref.all)
+        except errors.SequenceConflict:
+            if not ask.idempotency_key and not ask.schedule:
+                raise
+            first = await self._store.history(ref)
+            seq, deduplicated = first[0].seq, True
+        if later and not deduplicated:
+            assert ask.due is not None
+            # Lost in a crash right here, the warden's scan finds it past its due time.
+            await self._schedules.once(delayed(ref), ask.due, b"{}")
+        return Accepted(id=ref.id, project=ref.project, role=ref.role, seq=seq, deduplicated=deduplicated)
+
+    def _stamp(self, ref: Ref, event: ev.InvocationEvent, ask: Ask) -> Envelope:
+        asker = ask.asker
+        actor = ask.actor or (f"{asker.ref.project}/{asker.ref.role}" if asker else "")
+        return self._author.invocation(
+            ref,
+            event,
+            root=asker.root if asker else "",
+            cause=asker.cause if asker else "",
+            actor=actor,
+        )
+
+
+def delayed(ref: Ref) -> str:
+    """Name of the one-time schedule of a delayed request."""
+    return f"delayed.{ref.project}.{ref.role}.{ref.id}"

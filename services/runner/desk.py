@@ -1,0 +1,106 @@
+"""What every worker of a runner shares: the bus, the registry, the keeper, and the runner's identity."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+from nats.errors import Error as DriverError
+
+from bus import subjects
+from bus.artifacts import Artifacts
+from bus.author import Author
+from bus.connection import Connection
+from bus.invocations import Invocations
+from bus.store import Store
+from services.fleet.registry import Registry
+from services.fleet.spec import Role
+from services.requests.requests import Requests
+from services.runner.handler import Handler
+from services.runner.keeper import Keeper
+from services.runner.running import Running
+
+log = structlog.get_logger()
+
+
+class Desk:
+    """Shared by the workers of one runner process."""
+
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        store: Store,
+        author: Author,
+        registry: Registry,
+        requests: Requests,
+        artifacts: Artifacts,
+        boot_id: str,
+        runner: str,
+        build: Callable[[Role], Handler],
+        environment: Mapping[str, str],
+    ) -> None:
+        self.connection = connection
+        self.store = store
+        self.author = author
+        self.registry = registry
+        self.requests = requests
+        self.artifacts = artifacts
+        self.invocations = Invocations(store, author)
+        self.keeper = Keeper()
+        self.boot_id = boot_id
+        #: Instance name, for people.
+        self.runner = runner
+        #: Makes a handler from a role.
+        self.build = build
+        #: What every child process gets: server, credentials, state directory.
+        self.environment = environment
+        #: True: no new claims.
+        self.draining = False
+        self.monotonic = time.monotonic
+        self._loop = asyncio.get_running_loop()
+        self._chores: set[asyncio.Task[None]] = set()
+
+    async def answer(self, reply: str, what: bytes) -> None:
+        """Acknowledge or refuse a delivery. While the server is away it waits in the client's buffer."""
+        try:
+            await self.connection.nc.publish(reply, what)
+        except DriverError as exc:
+            # The event is in the log already; a delivery that comes again is dropped by the log's own rule.
+            log.warning("answer_unsent", reply=reply, error=repr(exc))
+
+    def announce(self, running: Running) -> None:
+        """Publish a handler's progress note for people who watch: plain NATS, not kept. Callable from any thread."""
+        self._loop.call_soon_threadsafe(self._publish_progress, subjects.progress(running.ref), running.note)
+
+    def _publish_progress(self, subject: str, note: str) -> None:
+        self.chore(self.connection.nc.publish(subject, note.encode()))
+
+    def retire(self, handler: Handler, users: list[asyncio.Task[None]]) -> None:
+        """Close a handler that was replaced, once nobody uses it any more."""
+
+        async def close() -> None:
+            if users:
+                await asyncio.wait(users)
+            await handler.close()
+
+        self.chore(close())
+
+    def chore(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something on the side; its failure is logged, and closing waits for it."""
+        task = asyncio.create_task(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chore_done)
+
+    def _chore_done(self, task: asyncio.Task[None]) -> None:
+        self._chores.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.warning("chore_failed", error=repr(exc))
+
+    async def close(self) -> None:
+        """Wait for what runs on the side."""
+        if self._chores:
+            await asyncio.wait(self._chores, timeout=5)

@@ -1,0 +1,125 @@
+"""agent_runner: claims and runs the invocations of every registered role.
+
+On SIGTERM it drains: it asks for nothing more, gives each running handler its role's grace, and puts back what is not done
+by then. On kill -9 nothing is lost: its claims are swept by the warden, and its results so far are in the log.
+It never restarts itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from nats.aio.msg import Msg
+
+from bus import errors, subjects
+from services.runner.desk import Desk
+from services.runner.running import Stop
+from services.runner.worker import Worker
+
+log = structlog.get_logger()
+
+
+class Runner:
+    """One runner process' work."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self.workers: dict[tuple[str, str], Worker] = {}
+        self._changes: asyncio.Queue[str] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+        self._handled_before = 0
+
+    async def open(self) -> None:
+        """Start a worker for each role, and follow the registry."""
+        desk = self._desk
+        await desk.connection.nc.subscribe("inv.*.*.*.cancelled", cb=self._cancelled)
+        desk.registry.on_change = self._changes.put_nowait
+        desk.keeper.open()
+        for key in list(desk.registry.roles):
+            await self._reconcile(*key)
+        self._task = asyncio.create_task(self._follow_registry(), name="runner_registry")
+        log.info("runner_ready", roles=len(self.workers), boot_id=desk.boot_id)
+
+    async def drain(self) -> None:
+        """Take nothing more; give what runs its grace; put back the rest."""
+        desk = self._desk
+        desk.draining = True
+        for worker in self.workers.values():
+            worker.puller.pause()
+        log.info("draining", in_flight=len(desk.keeper))
+        graces = {running.role.role.grace for running in desk.keeper.running.values()}
+        begun = asyncio.get_running_loop().time()
+        for grace in sorted(graces):
+            left = begun + grace - asyncio.get_running_loop().time()
+            if left > 0:
+                try:
+                    await asyncio.wait_for(desk.keeper.empty(), left)
+                except TimeoutError:
+                    log.info("grace_over", grace_s=grace)
+            for running in list(desk.keeper.running.values()):
+                if running.role.role.grace <= grace:
+                    running.stop(Stop.DRAIN, asyncio.get_running_loop().time())
+
+    async def close(self) -> None:
+        """End everything that is still open, after a drain."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for worker in self.workers.values():
+            await worker.close()
+        await self._desk.keeper.close()
+        await self._desk.close()
+
+    @property
+    def handled(self) -> int:
+        """Results written since the start."""
+        return self._handled_before + sum(worker.handled for worker in self.workers.values())
+
+    def evidence(self) -> tuple[datetime | None, datetime | None]:
+        """When a message was last delivered here, and when the server last answered an empty pull."""
+        pullers = [worker.puller for worker in self.workers.values()]
+        return (
+            _wall(max((p.last_message_at for p in pullers if p.last_message_at is not None), default=None)),
+            _wall(max((p.last_empty_at for p in pullers if p.last_empty_at is not None), default=None)),
+        )
+
+    async def _follow_registry(self) -> None:
+        while True:
+            key = await self._changes.get()
+            kind, _, name = key.partition(".")
+            if kind == "roles":
+                project, _, role = name.partition(".")
+                await self._reconcile(project, role)
+
+    async def _reconcile(self, project: str, name: str) -> None:
+        role = self._desk.registry.roles.get((project, name))
+        worker = self.workers.get((project, name))
+        if role is None:
+            if worker is not None:
+                del self.workers[project, name]
+                await worker.close()
+                self._handled_before += worker.handled
+                log.info("role_left", role=f"{project}/{name}")
+        elif worker is None:
+            worker = Worker(self._desk, role)
+            self.workers[project, name] = worker
+            await worker.open()
+            log.info("role_joined", role=role.path, revision=role.revision)
+        else:
+            await worker.change(role)
+            log.info("role_changed", role=role.path, revision=role.revision)
+
+    async def _cancelled(self, message: Msg) -> None:
+        try:
+            ref, _ = subjects.parse_event(message.subject)
+        except errors.BadSubject:
+            return
+        self._desk.keeper.stop(ref.id, Stop.CANCELLED)
+
+
+def _wall(loop_time: float | None) -> datetime | None:
+    if loop_time is None:
+        return None
+    return datetime.now(UTC) - timedelta(seconds=asyncio.get_running_loop().time() - loop_time)

@@ -1,0 +1,169 @@
+"""One invocation in a runner's hands: the claim it holds, and what its handler reports.
+
+Times are the event loop's own (monotonic) seconds. Whoever wants the handler to end says so with :meth:`stop`; the reason
+decides what is written afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+from nats.errors import Error as DriverError
+
+from bus import subjects, wire
+from bus.author import traceparent
+from bus.events.invocation import ArtifactRef
+from bus.invocation import Invocation
+from services.fleet.registry import RegisteredRole
+from services.requests.requests import Ask, Asker
+
+if TYPE_CHECKING:
+    from services.runner.desk import Desk
+
+
+class Stop(StrEnum):
+    """Why a handler is told to end before it is done."""
+
+    TIMEOUT = "timeout"
+    HUNG = "hung"
+    CANCELLED = "cancelled"
+    DRAIN = "drain"
+    LOST = "lost"
+
+
+class Running:
+    """A claimed invocation while its handler runs."""
+
+    __slots__ = (
+        "_desk",
+        "cause",
+        "delivery",
+        "note",
+        "progress_at",
+        "role",
+        "ref",
+        "renewed_at",
+        "started_at",
+        "state",
+        "stop_reason",
+        "stopped_at",
+        "task",
+    )
+
+    def __init__(
+        self,
+        desk: Desk,
+        ref: subjects.Ref,
+        role: RegisteredRole,
+        delivery: wire.Delivery,
+        state: Invocation,
+        cause: str,
+        now: float,
+    ) -> None:
+        self._desk = desk
+        self.ref = ref
+        self.role = role
+        self.delivery = delivery
+        #: The state after our claim: the fence of the result.
+        self.state = state
+        #: Id of the ``claimed`` event.
+        self.cause = cause
+        self.started_at = now
+        #: When the handler last gave a sign of progress.
+        self.progress_at = now
+        #: When the claim was last renewed at the server.
+        self.renewed_at = now
+        #: What the handler last said of its progress.
+        self.note = ""
+        self.stop_reason: Stop | None = None
+        self.stopped_at = 0.0
+        #: The task that runs the handler.
+        self.task: asyncio.Task[None] | None = None
+
+    def stop(self, reason: Stop, now: float) -> None:
+        """Tell the handler to end; the first reason stands."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+        self.stopped_at = now
+        if self.task is not None:
+            self.task.cancel()
+
+    def progress(self, note: str) -> None:
+        """Called by the handler, from any thread."""
+        self.progress_at = self._desk.monotonic()
+        if note:
+            self.note = note[:500]
+            self._desk.announce(self)
+
+    async def request(self, role: str, input: object = None, *, key: str = "") -> str:
+        """Ask another role on behalf of this invocation: the new invocation's id."""
+        self.progress("")
+        raw = input if isinstance(input, msgspec.Raw) else msgspec.Raw(msgspec.json.encode(input))
+        accepted = await self._desk.requests.submit(
+            Ask(role=role, input=raw, idempotency_key=key, asker=self.asker)
+        )
+        return accepted.id
+
+    async def artifact(self, name: str, content: bytes, media_type: str) -> ArtifactRef:
+        """Keep something too large for an event."""
+        self.progress("")
+        return await self._desk.artifacts.put(self.ref, name, content, media_type)
+
+    @property
+    def asker(self) -> Asker:
+        """This invocation as the one that asks others."""
+        request = self.state.request
+        return Asker(ref=self.ref, root=request.root or self.ref.id, depth=request.depth, cause=self.cause)
+
+    @property
+    def traceparent(self) -> str:
+        """W3C trace context of the claim."""
+        return traceparent(self.state.request.root or self.ref.id, self.cause)
+
+    async def renew(self, now: float) -> None:
+        """Tell the server that the work goes on: the claim's clock starts again."""
+        self.renewed_at = now
+        try:
+            await self._desk.connection.nc.publish(self.delivery.reply, wire.IN_PROGRESS)
+        except DriverError:
+            # The server is away; the next round tries again, and the fence protects the log meanwhile.
+            self.renewed_at = 0.0
+
+
+class Environment(Mapping[str, str]):
+    """What a child process needs to ask other roles, made only when somebody looks."""
+
+    __slots__ = ("_desk", "_made", "_running")
+
+    def __init__(self, desk: Desk, running: Running) -> None:
+        self._desk = desk
+        self._running = running
+        self._made: dict[str, str] | None = None
+
+    def _make(self) -> dict[str, str]:
+        if self._made is None:
+            running = self._running
+            request = running.state.request
+            self._made = {
+                **self._desk.environment,
+                "SYSTEMS_PARENT": running.ref.id,
+                "SYSTEMS_ROLE": running.role.path,
+                "SYSTEMS_ROOT": request.root or running.ref.id,
+                "SYSTEMS_DEPTH": str(request.depth),
+                "SYSTEMS_ATTEMPT": str(running.state.claim.attempt if running.state.claim else 1),
+                "TRACEPARENT": running.traceparent,
+            }
+        return self._made
+
+    def __getitem__(self, key: str) -> str:
+        return self._make()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._make())
+
+    def __len__(self) -> int:
+        return len(self._make())
