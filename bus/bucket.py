@@ -105,7 +105,7 @@ class Bucket:
         follower = Follower(self._connection, self.stream, [self._prefix + ">"])
         async for batch in follower.batches():
             for item in batch:
-                headers = item.headers or {}
+                headers = item.headers
                 yield Entry(
                     key=item.subject[len(self._prefix) :],
                     value=item.data,

@@ -11,12 +11,11 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-import nats
 import structlog
 from nats import errors as driver
-from nats.aio.client import Client
 
 from bus import errors, wire
+from bus.driver import Driver
 
 log = structlog.get_logger()
 
@@ -46,7 +45,7 @@ class Credentials(Protocol):
 class Connection:
     """A connected client and what is asked of it everywhere."""
 
-    def __init__(self, nc: Client, url: str, up: asyncio.Event) -> None:
+    def __init__(self, nc: Driver, url: str, up: asyncio.Event) -> None:
         self.nc = nc
         self.url = url
         self._up = up
@@ -127,12 +126,13 @@ async def connect(
 
     while True:
         try:
-            nc = await nats.connect(
+            nc = Driver()
+            await nc.connect(
                 credentials.url,
                 name=name,
                 allow_reconnect=True,
                 max_reconnect_attempts=1,
-                reconnect_time_wait=RECONNECT_S,
+                reconnect_time_wait=RECONNECT_S,  # type: ignore[arg-type]  # seconds; a fraction is fine
                 connect_timeout=3,
                 pending_size=PENDING_BYTES,
                 disconnected_cb=disconnected,

@@ -8,13 +8,11 @@ and find their future by number, and one task watches the deadlines. A publish w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-
 from nats import errors as driver
-from nats.aio.msg import Msg
 
 from bus import errors, wire
 from bus.connection import Connection
+from bus.driver import header_block
 
 #: Seconds to wait for an acknowledgement. A healthy server answers in under a millisecond; after a leader change or a
 #: restart it takes up to this long.
@@ -38,9 +36,7 @@ class Publisher:
 
     async def open(self) -> None:
         """Start listening for answers."""
-        await self._nc.subscribe(
-            self._prefix + "*", cb=self._answered, pending_msgs_limit=1_000_000, pending_bytes_limit=256 << 20
-        )
+        await self._nc.sink(self._prefix + "*", self._answered)
         self._task = asyncio.create_task(self._expire(), name="publisher_deadlines")
 
     async def close(self) -> None:
@@ -50,7 +46,7 @@ class Publisher:
             await asyncio.gather(self._task, return_exceptions=True)
         self._give_up(float("inf"))
 
-    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> wire.PubAck:
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> wire.PubAck:
         """Publish and wait until the server has stored it.
 
         Raises:
@@ -58,48 +54,49 @@ class Publisher:
             PayloadTooLarge: it was never sent.
             Unanswered: it may be stored, or not.
         """
-        answer = wire.decode_ack(await self._ask(subject, payload, headers))
-        if answer.error is not None:
-            raise wire.refusal(f"a publish to {subject}", answer.error)
-        return answer
-
-    async def publish_unacknowledged(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """Send a member of an atomic batch: only the commit is answered."""
-        await self._send(subject, payload, "", headers)
-
-    async def _ask(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> bytes:
         self._count += 1
         inbox = f"{self._prefix}{self._count}"
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bytes] = loop.create_future()
         self._waiting[inbox] = (future, loop.time() + self._answer_s)
         try:
-            await self._send(subject, payload, inbox, headers)
-            return await future
-        except errors.Unanswered as exc:
-            raise errors.Unanswered(f"a publish to {subject}", self._answer_s) from exc
+            self.send(subject, payload, headers, inbox)
+            answer = wire.decode_ack(await future)
         finally:
             self._waiting.pop(inbox, None)
+        if answer.error is not None:
+            raise wire.refusal(f"a publish to {subject}", answer.error)
+        return answer
 
-    async def _send(self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None) -> None:
+    def send(self, subject: str, payload: bytes, headers: dict[str, str] | None = None, reply: str = "") -> None:
+        """Publish without waiting for an answer: members of an atomic batch, of which only the commit is answered.
+
+        Raises:
+            PayloadTooLarge: it was not sent.
+            Unanswered: the connection is closed, or too much waits in its buffer.
+        """
+        block = header_block(headers) if headers else b""
         try:
-            await self._nc.publish(subject, payload, reply=reply, headers=headers)  # type: ignore[arg-type]
+            self._nc.send(subject, payload, reply=reply, headers=block)
         except driver.MaxPayloadError as exc:
-            raise errors.PayloadTooLarge(f"a message on {subject}", len(payload), self._nc.max_payload) from exc
+            size = len(payload) + len(block)
+            raise errors.PayloadTooLarge(f"a message on {subject}", size, self._nc.max_payload) from exc
         except (driver.OutboundBufferLimitError, driver.ConnectionClosedError) as exc:
             raise errors.Unanswered(f"a publish to {subject}", 0) from exc
 
-    async def _answered(self, message: Msg) -> None:
-        waiting = self._waiting.get(message.subject)
+    def _answered(self, inbox: str, _reply: str, payload: bytes, block: bytes | None) -> None:
+        waiting = self._waiting.get(inbox)
         if waiting is None or waiting[0].done():
             return
-        if message.headers and message.headers.get("Status") == "503":
-            # Nobody listens on the subject: there is no such stream (yet).
+        if block is not None and not payload:
+            # 503: nobody listens on the subject, so there is no such stream (yet).
             waiting[0].set_exception(
-                errors.ServerError("a publish", wire.Code.STREAM_NOT_FOUND, "no stream takes this subject; run `systems apply`")
+                errors.ServerError(
+                    "a publish", wire.Code.STREAM_NOT_FOUND, "no stream takes this subject; run `systems apply`"
+                )
             )
         else:
-            waiting[0].set_result(message.data)
+            waiting[0].set_result(payload)
 
     async def _expire(self) -> None:
         loop = asyncio.get_running_loop()

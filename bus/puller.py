@@ -16,10 +16,10 @@ from collections.abc import Callable
 import msgspec
 import structlog
 from nats import errors as driver
-from nats.aio.msg import Msg
 
 from bus import wire
 from bus.connection import Connection
+from bus.driver import parse_headers
 
 log = structlog.get_logger()
 
@@ -69,9 +69,7 @@ class Puller:
 
     async def open(self) -> None:
         """Start pulling."""
-        await self._nc.subscribe(
-            self._prefix + "*", cb=self._received, pending_msgs_limit=1_000_000, pending_bytes_limit=256 << 20
-        )
+        await self._nc.sink(self._prefix + "*", self._received)
         self._paused = False
         self._task = asyncio.create_task(self._run(), name=f"puller {self.name}")
 
@@ -108,16 +106,16 @@ class Puller:
             self._wake.clear()
             await self._connection.ready()
             if not self._paused and self._want() >= self._enough():
-                await self._ask(self._want())
+                self._ask(self._want())
 
-    async def _ask(self, batch: int) -> None:
+    def _ask(self, batch: int) -> None:
         self._count += 1
         token = f"{self._prefix}{self._count}"
         self._asked += batch
         self._open[token] = (batch, asyncio.get_running_loop().time() + EXPIRES_S + _LATE_S)
         body = msgspec.json.encode({"batch": batch, "expires": int(EXPIRES_S * 1e9)})
         try:
-            await self._nc.publish(self._subject, body, reply=token)
+            self._nc.send(self._subject, body, reply=token)
         except (driver.ConnectionClosedError, driver.OutboundBufferLimitError):
             self._settle(token, batch)
 
@@ -138,19 +136,19 @@ class Puller:
             log.warning("pull_unanswered", consumer=self.name, messages=self._asked - possible)
             self._asked = possible
 
-    async def _received(self, message: Msg) -> None:
+    def _received(self, subject: str, reply: str, payload: bytes, block: bytes | None) -> None:
         now = asyncio.get_running_loop().time()
-        if not message.reply:
+        if not reply:
             # Status messages come on the pull's own inbox and carry no acknowledgement subject.
-            self._status(message.subject, message.headers or {}, now)
+            self._status(subject, parse_headers(block), now)
             return
         self._asked = max(0, self._asked - 1)
         self.working += 1
         self.last_message_at = now
-        self._on_message(wire.delivery(message.subject, message.data, message.reply, message.headers))
+        self._on_message(wire.delivery(subject, payload, reply, block))
 
     def _status(self, token: str, headers: dict[str, str], now: float) -> None:
-        status, description = headers.get("Status", ""), str(headers.get("Description", ""))
+        status, description = headers.get("Status", ""), headers.get("Description", "")
         if status == "100":
             return
         self.last_empty_at = now

@@ -113,6 +113,9 @@ class Store:
             except errors.Unanswered as exc:
                 log.warning("append_unanswered", subject=event.subject, event_id=event.id, error=str(exc))
                 await self._connection.ready()
+                stored = await self._find(event, scope)
+                if stored is not None:
+                    return stored
 
     async def append_batch(self, batch: Sequence[Append]) -> int:
         """Append all events or none, one after the other in the stream: the last one's sequence.
@@ -143,6 +146,9 @@ class Store:
             except errors.Unanswered as exc:
                 log.warning("batch_unanswered", subject=batch[0].event.subject, error=str(exc))
                 await self._connection.ready()
+                stored = await self._find(batch[-1].event, batch[-1].scope or batch[-1].event.subject)
+                if stored is not None:
+                    return stored
 
     async def _publish_batch(self, batch: Sequence[Append], batch_id: str) -> int:
         for position, item in enumerate(batch, 1):
@@ -158,7 +164,7 @@ class Store:
             if position == len(batch):
                 headers[wire.BATCH_COMMIT] = "1"
                 return (await self._publisher.publish(item.event.subject, payload, headers)).seq
-            await self._publisher.publish_unacknowledged(item.event.subject, payload, headers)
+            self._publisher.send(item.event.subject, payload, headers)
         raise AssertionError("a batch has at least one event")
 
     async def _find(self, event: ce.Envelope, scope: str) -> int | None:

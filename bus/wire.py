@@ -15,6 +15,7 @@ from nats import errors as driver
 from nats.aio.client import Client
 
 from bus import errors
+from bus.driver import parse_headers
 
 #: ADR-4: headers. The fence compares the last sequence over a subject filter.
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -96,7 +97,12 @@ class Delivery(msgspec.Struct, frozen=True):
     stored_ns: int
     #: Messages that still wait behind this one.
     pending: int
-    headers: dict[str, str] | None
+    header_block: bytes | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Parsed at each look: most readers never look."""
+        return parse_headers(self.header_block)
 
 
 decode_ack = msgspec.json.Decoder(PubAck).decode
@@ -112,7 +118,7 @@ def refusal(what: str, error: ApiError) -> errors.ServerError:
     return errors.ServerError(what, code, error.description)
 
 
-def delivery(subject: str, data: bytes, reply: str, headers: dict[str, str] | None) -> Delivery:
+def delivery(subject: str, data: bytes, reply: str, header_block: bytes | None = None) -> Delivery:
     """A consumer's message, with the facts that its reply subject carries (ADR-15).
 
     Raises:
@@ -123,7 +129,7 @@ def delivery(subject: str, data: bytes, reply: str, headers: dict[str, str] | No
     # <domain>.<account hash> after ACK and a random token at the end.
     o = 2 if len(t) >= 11 else 0
     return Delivery(
-        subject, data, reply, int(t[5 + o]), int(t[4 + o]), int(t[6 + o]), int(t[7 + o]), int(t[8 + o]), headers
+        subject, data, reply, int(t[5 + o]), int(t[4 + o]), int(t[6 + o]), int(t[7 + o]), int(t[8 + o]), header_block
     )
 
 

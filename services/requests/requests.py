@@ -167,11 +167,11 @@ class Requests:
             event = ev.Scheduled(due=ask.due, request=requested)
         envelope = self._stamp(ref, event, ask)
         deduplicated = False
+        # A new id is its own fence; only a derived one can be there already.
+        derived = bool(ask.idempotency_key or ask.schedule)
         try:
-            seq = await self._store.append(envelope, expect=0, scope=ref.all)
+            seq = await self._store.append(envelope, expect=0 if derived else None, scope=ref.all)
         except errors.SequenceConflict:
-            if not ask.idempotency_key and not ask.schedule:
-                raise
             first = await self._store.history(ref)
             seq, deduplicated = first[0].seq, True
         if later and not deduplicated:

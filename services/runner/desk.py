@@ -64,20 +64,17 @@ class Desk:
         self._loop = asyncio.get_running_loop()
         self._chores: set[asyncio.Task[None]] = set()
 
-    async def answer(self, reply: str, what: bytes) -> None:
+    def answer(self, reply: str, what: bytes) -> None:
         """Acknowledge or refuse a delivery. While the server is away it waits in the client's buffer."""
         try:
-            await self.connection.nc.publish(reply, what)
+            self.connection.nc.send(reply, what)
         except DriverError as exc:
             # The event is in the log already; a delivery that comes again is dropped by the log's own rule.
             log.warning("answer_unsent", reply=reply, error=repr(exc))
 
     def announce(self, running: Running) -> None:
         """Publish a handler's progress note for people who watch: plain NATS, not kept. Callable from any thread."""
-        self._loop.call_soon_threadsafe(self._publish_progress, subjects.progress(running.ref), running.note)
-
-    def _publish_progress(self, subject: str, note: str) -> None:
-        self.chore(self.connection.nc.publish(subject, note.encode()))
+        self._loop.call_soon_threadsafe(self.answer, subjects.progress(running.ref), running.note.encode())
 
     def retire(self, handler: Handler, users: list[asyncio.Task[None]]) -> None:
         """Close a handler that was replaced, once nobody uses it any more."""

@@ -67,9 +67,9 @@ class Keeper:
             await asyncio.sleep(ROUND_S)
             now = asyncio.get_running_loop().time()
             for running in list(self.running.values()):
-                await self._look(running, now)
+                self._look(running, now)
 
-    async def _look(self, running: Running, now: float) -> None:
+    def _look(self, running: Running, now: float) -> None:
         role = running.role.role
         if running.stop_reason is not None:
             if now - running.stopped_at > role.grace + 1:
@@ -82,4 +82,4 @@ class Keeper:
         elif now - running.progress_at > role.progress_timeout:
             running.stop(Stop.HUNG, now)
         elif now - running.renewed_at > role.ack_wait / 3 and running.ref.id in self.running:
-            await running.renew(now)
+            running.renew(now)

@@ -124,11 +124,11 @@ class Running:
         """W3C trace context of the claim."""
         return traceparent(self.state.request.root or self.ref.id, self.cause)
 
-    async def renew(self, now: float) -> None:
+    def renew(self, now: float) -> None:
         """Tell the server that the work goes on: the claim's clock starts again."""
         self.renewed_at = now
         try:
-            await self._desk.connection.nc.publish(self.delivery.reply, wire.IN_PROGRESS)
+            self._desk.connection.nc.send(self.delivery.reply, wire.IN_PROGRESS)
         except DriverError:
             # The server is away; the next round tries again, and the fence protects the log meanwhile.
             self.renewed_at = 0.0

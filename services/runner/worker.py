@@ -111,7 +111,7 @@ class Worker:
         if not isinstance(record.data, ev.Requested):
             # Kept in the stream and reported by the warden, who sees all of it; here it is stepped over.
             log.warning("rubbish_stepped_over", subject=delivery.subject, seq=delivery.seq, problem=record.problem)
-            await self._acknowledge(delivery)
+            self._acknowledge(delivery)
             return
         ref, _ = parse_event(delivery.subject)
         if self._desk.draining:
@@ -142,13 +142,13 @@ class Worker:
             records = [record] if fresh else await self._desk.store.history(ref)
             state = fold(records)
             if state is None or state.requested_seq != delivery.seq:
-                await self._acknowledge(delivery)
+                self._acknowledge(delivery)
                 return None
             try:
                 decided = invocation.decide(state, command, role.limits, self._desk.author.now())
             except Refused as refused:
                 if refused.reason is not invocation.Refusal.HELD:
-                    await self._acknowledge(delivery)
+                    self._acknowledge(delivery)
                 return None
             try:
                 return await self._hold(ref, delivery, role, state, decided, last_id(records))
@@ -169,7 +169,7 @@ class Worker:
         if state.status is not invocation.Status.RUNNING:
             # Its crashes were spent before we could begin: buried instead of claimed.
             log.warning("dead_lettered", invocation=ref.id, role=role.path, reason=decided[-1])
-            await self._acknowledge(delivery)
+            self._acknowledge(delivery)
             return None
         running = Running(self._desk, ref, role, delivery, state, written.cause, asyncio.get_running_loop().time())
         running.task = asyncio.current_task()
@@ -234,7 +234,7 @@ class Worker:
             artifacts=result.artifacts,
         )
         await self._settle(running, command, follow_ups)
-        await self._acknowledge(running.delivery)
+        self._acknowledge(running.delivery)
         self.handled += 1
 
     async def _follow_ups(self, running: Running, wanted: tuple[FollowUp, ...]) -> list[Append]:
@@ -283,10 +283,10 @@ class Worker:
             log.info("failed", invocation=running.ref.id, role=running.role.path, kind=error.kind, retry_s=round(wait, 3))
             # The renewals must be over before the delay starts: a late one would replace it by ack_wait.
             self._desk.keeper.remove(running)
-            await self._desk.answer(running.delivery.reply, wire.nak(wait))
+            self._desk.answer(running.delivery.reply, wire.nak(wait))
         else:
             log.warning("dead_lettered", invocation=running.ref.id, role=running.role.path, kind=error.kind, error=error.message)
-            await self._acknowledge(running.delivery)
+            self._acknowledge(running.delivery)
 
     async def _stopped(self, running: Running, context: Context | None) -> None:
         """The handler ended because it was told to."""
@@ -311,7 +311,7 @@ class Worker:
                 except errors.SequenceConflict:
                     await self._fence_lost(running)
                 else:
-                    await self._acknowledge(running.delivery)
+                    self._acknowledge(running.delivery)
             case _:
                 await self._fence_lost(running)
 
@@ -336,7 +336,7 @@ class Worker:
             status=str(state.status) if state else "trimmed",
         )
         if state is None or state.status.ended or state.requested_seq != running.delivery.seq:
-            await self._acknowledge(running.delivery)
+            self._acknowledge(running.delivery)
 
     async def _put_back(self, ref: Ref, delivery: wire.Delivery) -> None:
         """What arrives while we drain goes back to the queue, at nobody's cost."""
@@ -346,10 +346,10 @@ class Worker:
             )
         except Refused as refused:
             log.info("drained_delivery_dropped", invocation=ref.id, reason=refused.reason.value)
-        await self._acknowledge(delivery)
+        self._acknowledge(delivery)
 
-    async def _acknowledge(self, delivery: wire.Delivery) -> None:
-        await self._desk.answer(delivery.reply, wire.ACK)
+    def _acknowledge(self, delivery: wire.Delivery) -> None:
+        self._desk.answer(delivery.reply, wire.ACK)
 
     def _elapsed(self, running: Running) -> float:
         return round((asyncio.get_running_loop().time() - running.started_at) * 1000, 3)

@@ -1,0 +1,120 @@
+"""nats-py's client, with a short way in and a short way out for the hot path.
+
+What nats-py does for each message (a header dictionary, a ``Msg``, a queue, a task to wake) costs more than the message
+itself when all that is wanted is "number 4711 was acknowledged". A *sink* gets the bytes of a subscription straight from
+the protocol parser; :meth:`Driver.send` puts a publish straight into the outgoing buffer. Everything else (connecting,
+reconnecting, other subscriptions, requests) is nats-py's own.
+
+This touches the driver's private side, so the driver's version is pinned and the tests of this module fail first when it
+moves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from nats import errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+#: Receives (subject, reply, payload, header block or None) on the event loop, and must not wait.
+Sink = Callable[[str, str, bytes, bytes | None], None]
+
+_HEAD = b"NATS/1.0\r\n"
+
+
+class Driver(Client):
+    """A NATS client with sinks and immediate sends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sinks: dict[int, Sink] = {}
+
+    async def sink(self, subject: str, receive: Sink) -> None:
+        """Subscribe, and hand every message to `receive` as it is parsed."""
+        subscription = await self.subscribe(subject, cb=_unexpected)
+        self._sinks[subscription._id] = receive  # noqa: SLF001 (the driver's number of the subscription)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        receive = self._sinks.get(sid)
+        if receive is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        receive(subject.decode(), reply.decode(), data, headers or None)
+
+    def send(self, subject: str, payload: bytes, *, reply: str = "", headers: bytes = b"") -> None:
+        """Publish without waiting: into the outgoing buffer, which the driver flushes in the background.
+
+        While the server is away it waits there and goes out after the reconnection.
+
+        Args:
+            subject: where to; must be a valid subject (nothing is checked here).
+            payload: the message.
+            reply: where answers go.
+            headers: a block made by :func:`header_block`.
+
+        Raises:
+            nats.errors.ConnectionClosedError: the connection was closed for good.
+            nats.errors.MaxPayloadError: the server would refuse it for its size.
+            nats.errors.OutboundBufferLimitError: too much waits already.
+        """
+        if self.is_closed:
+            raise errors.ConnectionClosedError
+        size = len(headers) + len(payload)
+        if size > self._max_payload:
+            raise errors.MaxPayloadError
+        if self._pending_data_size > self._max_pending_size:
+            raise errors.OutboundBufferLimitError
+        if headers:
+            command = b"HPUB %b %b %d %d\r\n%b%b\r\n" % (
+                subject.encode(),
+                reply.encode(),
+                len(headers),
+                size,
+                headers,
+                payload,
+            )
+        else:
+            command = b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), size, payload)
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += len(payload)
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        # One wake-up in the queue flushes all that waits; without a connection there is nobody to wake.
+        if self._flush_queue is not None and self._flush_queue.empty() and self.is_connected:
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+
+def header_block(headers: dict[str, str]) -> bytes:
+    """Headers as they go on the wire.
+
+    Raises:
+        ValueError: a value has a line break, which would start a header of its own.
+    """
+    text = "".join([f"{key}: {value}\r\n" for key, value in headers.items()])
+    if text.count("\n") != len(headers):
+        raise ValueError(f"expected header values without line breaks, got: {headers!r}")
+    return _HEAD + text.encode() + b"\r\n"
+
+
+def parse_headers(block: bytes | None) -> dict[str, str]:
+    """A header block as a dictionary; an inline status comes as ``Status`` and ``Description``."""
+    if not block:
+        return {}
+    first, *lines = block.decode(errors="replace").split("\r\n")
+    headers: dict[str, str] = {}
+    status = first[len("NATS/1.0") :].strip()
+    if status:
+        headers["Status"], _, headers["Description"] = status.partition(" ")
+    for line in lines:
+        key, colon, value = line.partition(":")
+        if colon:
+            headers[key.strip()] = value.strip()
+    return headers
+
+
+async def _unexpected(message: Msg) -> None:
+    raise AssertionError(f"a message on {message.subject} missed its sink")
