@@ -7,13 +7,16 @@ succeed, :class:`RetryAfter` names its own delay, everything else is transient.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from bus.events.invocation import EMPTY, ArtifactRef, Usage
 from bus.subjects import Ref
+
+_T = TypeVar("_T")
 
 
 class Permanent(Exception):
@@ -54,8 +57,9 @@ class Context:
     """
 
     __slots__ = (
-        "_artifact", "_progress", "_request", "attempt", "environment", "input", "prompt", "ref", "spent", "traceparent"
-    )
+        "_artifact", "_progress", "_request", "attempt", "cancelled", "environment", "input", "loop", "prompt", "ref",
+        "spent", "traceparent",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -82,6 +86,10 @@ class Context:
         self.traceparent = traceparent
         #: Use reported so far by :meth:`meter`; kept also when the attempt fails.
         self.spent = Usage()
+        #: True: stop. A function in a thread cannot be stopped from outside, so a long one looks here now and then.
+        self.cancelled = False
+        #: The runner's loop, for calls from a thread; None while nothing runs in a thread.
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._progress = progress
         self._request = request
         self._artifact = artifact
@@ -112,6 +120,25 @@ class Context:
     async def artifact(self, name: str, content: bytes, media_type: str = "application/octet-stream") -> ArtifactRef:
         """Keep something too large for an event: its reference. Counts as progress."""
         return await self._artifact(name, content, media_type)
+
+    def request_sync(self, role: str, input: Any = None, *, key: str = "") -> str:
+        """:meth:`request` for a function that runs in a thread: blocks the thread until it is answered.
+
+        Raises:
+            RuntimeError: called on the loop's own thread, or after the work was called off.
+        """
+        return self._from_thread("request", self.request(role, input, key=key))
+
+    def artifact_sync(self, name: str, content: bytes, media_type: str = "application/octet-stream") -> ArtifactRef:
+        """:meth:`artifact` for a function that runs in a thread: blocks the thread until it is kept."""
+        return self._from_thread("artifact", self.artifact(name, content, media_type))
+
+    def _from_thread(self, name: str, call: Coroutine[Any, Any, _T]) -> _T:
+        if self.loop is None or self.cancelled:
+            call.close()
+            why = f"use `await ctx.{name}(…)` in an async function" if self.loop is None else "the work was called off"
+            raise RuntimeError(f"expected ctx.{name}_sync to be called in the thread of a running function; {why}")
+        return asyncio.run_coroutine_threadsafe(call, self.loop).result()
 
 
 class Handler(Protocol):
