@@ -65,12 +65,18 @@ class Author:
     ) -> Envelope:
         """An event on CONTROL about the thing `id_`. A given `event_id` makes repeated writing harmless."""
         noun, name = events.NAMES[type(data)]
+        return self.stamp(control(noun, id_, name), data, cause=cause, root=root, actor=actor, event_id=event_id)
+
+    def stamp(
+        self, subject: str, data: Any, *, cause: str = "", root: str = "", actor: str = "", event_id: str = ""
+    ) -> Envelope:
+        """An event on any subject."""
         return Envelope(
             specversion="1.0",
             id=event_id or self.new_id(),
             source=self.source,
             type=events.TYPES[type(data)],
-            subject=control(noun, id_, name),
+            subject=subject,
             time=self.clock.now(),
             datacontenttype=JSON,
             correlationid=root,

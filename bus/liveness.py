@@ -56,6 +56,16 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return (self.host, self.home, self.instance)
 
 
+class Sign(msgspec.Struct, frozen=True, kw_only=True):
+    """A heartbeat, or its end."""
+
+    boot_id: str
+    #: None: the daemon is not there any more.
+    heartbeat: Heartbeat | None = None
+    #: It ended by running out of time; nobody took it back.
+    expired: bool = False
+
+
 class Liveness:
     """The ``liveness`` bucket."""
 
@@ -76,14 +86,14 @@ class Liveness:
         beats = (_read(entry) for entry in (await self._bucket.items()).values())
         return [beat for beat in beats if beat is not None]
 
-    async def watch(self) -> AsyncIterator[tuple[str, Heartbeat | None]]:
-        """(boot id, heartbeat) for each beat, and (boot id, None) when one expires or ends."""
+    async def watch(self) -> AsyncIterator[Sign]:
+        """Every heartbeat that is still kept and then every sign, for ever."""
         async for entry in self._bucket.watch():
             boot_id = entry.key.rpartition(".")[2]
             if entry.gone:
-                yield boot_id, None
+                yield Sign(boot_id=boot_id, expired=entry.expired)
             elif (beat := _read(entry)) is not None:
-                yield boot_id, beat
+                yield Sign(boot_id=boot_id, heartbeat=beat)
 
 
 def _read(entry: Entry) -> Heartbeat | None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from bus import subjects, wire
+import msgspec
+
+from bus import errors, subjects, wire
 from bus.connection import Connection
+from bus.driver import parse_headers
 from bus.publisher import Publisher
 from bus.topology import SCHEDULES
 
@@ -24,14 +27,14 @@ class Schedules:
         self._connection = connection
         self._publisher = publisher
 
-    async def repeat(self, name: str, cron: str, payload: bytes, *, time_zone: str = "UTC") -> None:
+    async def repeat(self, name: str, cron: str, payload: bytes, *, time_zone: str = "") -> None:
         """Tick again and again.
 
         Args:
             name: subject tokens behind ``sched.`` and ``tick.``.
             cron: 6 fields, seconds first, or ``@every 10s``.
             payload: what each tick carries.
-            time_zone: IANA name for the cron fields.
+            time_zone: IANA name for the cron fields; empty is UTC.
 
         Raises:
             ServerError: the server does not understand the pattern (10189).
@@ -41,7 +44,7 @@ class Schedules:
             wire.SCHEDULE_TARGET: subjects.tick(name),
             wire.SCHEDULE_TTL: _TICK_TTL,
         }
-        if not cron.startswith("@"):
+        if time_zone:
             headers[wire.SCHEDULE_ZONE] = time_zone
         await self._publisher.publish(subjects.schedule(name), payload, headers)
 
@@ -53,6 +56,19 @@ class Schedules:
             wire.SCHEDULE_TTL: _TICK_TTL,
         }
         await self._publisher.publish(subjects.schedule(name), payload, headers)
+
+    async def pattern(self, name: str) -> tuple[str, str] | None:
+        """The cron pattern and time zone ("" for none) that a schedule is set to; None when it is not set."""
+        try:
+            answer = await self._connection.api(
+                f"STREAM.MSG.GET.{SCHEDULES}", {"last_by_subj": subjects.schedule(name)}
+            )
+        except errors.ServerError as exc:
+            if exc.code == wire.Code.MESSAGE_NOT_FOUND:
+                return None
+            raise
+        headers = parse_headers(msgspec.convert(answer["message"].get("hdrs", ""), bytes))
+        return headers.get(wire.SCHEDULE, ""), headers.get(wire.SCHEDULE_ZONE, "")
 
     async def remove(self, name: str) -> None:
         """Tick no more. Nothing happens when there is no such schedule."""

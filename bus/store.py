@@ -23,7 +23,7 @@ from bus import envelope as ce
 from bus import errors, invocation, upcasters, wire
 from bus.connection import Connection
 from bus.publisher import Publisher
-from bus.subjects import Ref, parse_event
+from bus.subjects import Ref, parse_event, type_of
 
 log = structlog.get_logger()
 
@@ -65,8 +65,9 @@ def read(seq: int, subject: str, stored_at: datetime, payload: bytes) -> Recorde
     try:
         event = ce.decode(payload, where)
         data = upcasters.read(event.type, event.dataversion, event.data, where)
-        if event.type.rpartition(".")[2] != subject.rpartition(".")[2]:
-            raise errors.BadEvent(where, f"its type is {event.type!r}")
+        # An event of another noun would surprise whoever folds what lies on these subjects.
+        if event.type != type_of(subject):
+            raise errors.BadEvent(where, f"expected type {type_of(subject)!r}, got: {event.type!r}")
     except errors.BadEvent as exc:
         return Recorded(seq, subject, stored_at, None, None, exc.why, payload)
     return Recorded(seq, subject, stored_at, event, data, "", payload)

@@ -127,6 +127,7 @@ def streams(replicas: int = 1) -> tuple[Stream, ...]:
         ),
         _bucket("flags", "the kill switch", replicas, history=64),
         _bucket("registry", "roles, prompts and projects, hot-reloaded", replicas, history=64),
+        _bucket("schedules", "the last due time that was handled of each schedule", replicas),
         _bucket(
             "liveness",
             "heartbeats that expire",

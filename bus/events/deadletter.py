@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 
 import msgspec
 
+from bus.events.moment import Moment
 from bus.events.invocation import DeathReason, Error, Requested, Usage
 
 
@@ -14,10 +14,10 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     #: From 1, over all generations.
     number: int
-    claimed_at: datetime
+    claimed_at: Moment
     #: ``failed``, ``swept`` or ``released``.
     outcome: str
-    ended_at: datetime
+    ended_at: Moment
     runner: str = ""
     holder: str = ""
     delivery: int = 0
@@ -35,8 +35,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     invocation: str
     reason: DeathReason
     request: Requested
-    requested_at: datetime
-    died_at: datetime
+    requested_at: Moment
+    died_at: Moment
     #: Stream sequence of the ``dead_lettered`` event: the copy's identity, and the fence of a redrive.
     died_seq: int
     attempts: tuple[AttemptRecord, ...] = ()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 
 import msgspec
+
+from bus.events.moment import Moment
 
 EMPTY = msgspec.Raw(b"null")
 
@@ -98,7 +99,7 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: Name of the schedule that asked.
     schedule: str = ""
     #: When it was due, for a schedule's or a delayed request.
-    due: datetime | None = None
+    due: Moment | None = None
     #: 0 for the first; a put-back or a redrive counts up. Above 0 the log holds earlier events to fold first.
     generation: int = 0
 
@@ -106,7 +107,7 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Scheduled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A request was accepted for later: nothing can claim it before `due`."""
 
-    due: datetime
+    due: Moment
     request: Requested
 
 
@@ -152,7 +153,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: int
     error: Error
     #: None when no attempt is left.
-    retry_at: datetime | None = None
+    retry_at: Moment | None = None
     usage: Usage = Usage()
     duration_ms: float = 0.0
     artifacts: tuple[ArtifactRef, ...] = ()
@@ -234,3 +235,6 @@ EVENTS: dict[str, type[msgspec.Struct]] = {
     "redriven": Redriven,
     "discarded": Discarded,
 }
+
+#: Struct -> event name, the last token of its subject.
+NAMES: dict[type[msgspec.Struct], str] = {struct: name for name, struct in EVENTS.items()}

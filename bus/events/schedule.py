@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 
 import msgspec
+
+from bus.events.moment import Moment
 
 
 class MissReason(StrEnum):
@@ -27,7 +28,7 @@ class Missed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     schedule: str
     project: str
     role: str
-    due: datetime
+    due: Moment
     reason: MissReason
     #: Id of the invocation still running, for ``overlap``.
     running: str = ""

@@ -1,0 +1,217 @@
+"""The skeleton of every daemon: identity, the bus, a heartbeat with evidence, a stop that takes everything down in order.
+
+A daemon waits for a server that is not there, and says so. Its teardown is a stack of named steps, last in first out; a
+step that fails is logged and does not stop the ones below it, and the process then ends with status 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from bus import errors, upcasters
+from bus.artifacts import Artifacts
+from bus.author import Author
+from bus.bucket import Bucket
+from bus.connection import Connection, Credentials, connect
+from bus.events import daemon as ev
+from bus.ids import new_id
+from bus.invocations import Invocations
+from bus.liveness import BEAT_S, Heartbeat, Liveness
+from bus.publisher import Publisher
+from bus.schedules import Schedules
+from bus.store import Store
+
+log = structlog.get_logger()
+
+#: Seconds between two looks at how late the event loop runs.
+_LAG_CHECK_S = 0.1
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What a daemon can show for its being alive."""
+
+    last_message_at: datetime | None = None
+    last_empty_at: datetime | None = None
+    in_flight: int = 0
+    handled: int = 0
+    draining: bool = False
+
+
+class Bus:
+    """Everything on the bus that a process uses, over one connection."""
+
+    def __init__(self, connection: Connection, publisher: Publisher, author: Author) -> None:
+        self.connection = connection
+        self.publisher = publisher
+        self.author = author
+        self.store = Store(connection, publisher)
+        self.invocations = Invocations(self.store, author)
+        self.artifacts = Artifacts(connection)
+        self.schedules = Schedules(connection, publisher)
+        self.liveness = Liveness(self.bucket("liveness"))
+
+    def bucket(self, name: str) -> Bucket:
+        """A key-value bucket by name."""
+        return Bucket(name, self.connection, self.publisher, self.store)
+
+    async def close(self) -> None:
+        """Close publisher and connection."""
+        await self.publisher.close()
+        await self.connection.close()
+
+
+async def open_bus(credentials: Credentials, name: str, author: Author, *, wait: bool = False) -> Bus:
+    """Connect and set up everything on one connection.
+
+    Raises:
+        BusUnreachable, ServerTooOld: see :func:`bus.connection.connect`.
+    """
+    upcasters.check()
+    connection = await connect(credentials, name, wait=wait)
+    publisher = Publisher(connection)
+    await publisher.open()
+    return Bus(connection, publisher, author)
+
+
+class Teardown:
+    """Named steps that undo what was set up, last in first out."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[str, Callable[[], Awaitable[object]], float]] = []
+        self.failed = False
+
+    def push(self, name: str, step: Callable[[], Awaitable[object]], limit_s: float = 15.0) -> None:
+        """Add a step; it may take `limit_s` seconds."""
+        self._steps.append((name, step, limit_s))
+
+    async def run(self) -> None:
+        """Run all steps; a failing one is logged and the next one runs."""
+        while self._steps:
+            name, step, limit_s = self._steps.pop()
+            try:
+                await asyncio.wait_for(step(), limit_s)
+            except Exception as exc:  # noqa: BLE001 (the steps below must run whatever this one raises)
+                self.failed = True
+                log.error("teardown_failed", step=name, error=repr(exc))
+
+
+class Daemon:
+    """One running daemon."""
+
+    def __init__(self, kind: str, instance: str, home: Path, bus: Bus, boot_id: str) -> None:
+        self.kind = kind
+        self.instance = instance
+        self.home = home
+        self.bus = bus
+        self.boot_id = boot_id
+        self.host = platform.node() or "localhost"
+        self.started_at = datetime.now(UTC)
+        self.teardown = Teardown()
+        #: Filled in by the daemon's own wiring.
+        self.evidence: Callable[[], Evidence] = Evidence
+        self._stopping = asyncio.Event()
+        self._worst_lag = 0.0
+
+    def stop(self) -> None:
+        """Begin the end."""
+        self._stopping.set()
+
+    async def stopped(self) -> None:
+        """Wait until somebody asked for the end."""
+        await self._stopping.wait()
+
+    def heartbeat(self) -> Heartbeat:
+        """What the daemon says of itself right now."""
+        evidence = self.evidence()
+        lag, self._worst_lag = self._worst_lag, 0.0
+        return Heartbeat(
+            daemon=self.kind,
+            instance=self.instance,
+            boot_id=self.boot_id,
+            host=self.host,
+            home=sha256(str(self.home).encode()).hexdigest()[:12],
+            pid=os.getpid(),
+            started_at=self.started_at,
+            at=datetime.now(UTC),
+            version=version("systems"),
+            loop_lag_s=round(lag, 3),
+            last_message_at=evidence.last_message_at,
+            last_empty_at=evidence.last_empty_at,
+            in_flight=evidence.in_flight,
+            handled=evidence.handled,
+            draining=evidence.draining,
+        )
+
+    async def beat(self) -> None:
+        """Put one heartbeat."""
+        await self.bus.liveness.beat(self.heartbeat())
+
+    async def _beat_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                await self.beat()
+            except errors.BusError as exc:
+                log.warning("heartbeat_unsent", error=str(exc))
+
+    async def _measure_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(_LAG_CHECK_S)
+            self._worst_lag = max(self._worst_lag, loop.time() - before - _LAG_CHECK_S)
+
+    async def announce(self) -> None:
+        """Begin to beat, and write that we started."""
+        await self.beat()
+        tasks = [asyncio.create_task(self._beat_for_ever()), asyncio.create_task(self._measure_lag())]
+
+        async def end() -> None:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.bus.liveness.end(self.kind, self.boot_id)
+            await self._write(ev.Stopped(daemon=self.kind, boot_id=self.boot_id, reason="asked to"))
+
+        self.teardown.push("heartbeat", end, 3)
+        await self._write(
+            ev.Started(
+                daemon=self.kind, boot_id=self.boot_id, host=self.host, pid=os.getpid(), version=version("systems")
+            )
+        )
+
+    async def _write(self, event: ev.DaemonEvent) -> None:
+        await self.bus.store.append(self.bus.author.control(self.instance, event))
+
+
+@asynccontextmanager
+async def daemon(kind: str, instance: str, home: Path, credentials: Credentials) -> AsyncIterator[Daemon]:
+    """A daemon from its first connection to the end of its teardown.
+
+    SIGTERM and SIGINT ask for the end; so does the end of the process that started it, through its leash.
+    """
+    boot_id = new_id()
+    structlog.contextvars.bind_contextvars(daemon=instance, boot=boot_id[-6:])
+    bus = await open_bus(credentials, instance, Author(f"/{kind}/{boot_id}", actor=kind), wait=True)
+    running = Daemon(kind, instance, home, bus, boot_id)
+    running.teardown.push("bus", bus.close, 5)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.stop)
+    try:
+        yield running
+    finally:
+        await running.teardown.run()
+        log.info("stopped", clean=not running.teardown.failed)

@@ -1,0 +1,218 @@
+"""The stuck-claim sweep and the scan of the poison-message breaker, on the live bus.
+
+It follows the log and the heartbeats, and acts within a second or two: claims of a dead holder are swept and handed out
+again, or buried when their crashes are spent. It decides nothing by itself: ``holders`` and ``stranded`` say where to
+look, ``bus.invocation.decide`` says what may be done, and the fence referees between it and a runner that was quicker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from bus import errors, invocation, subjects, wire
+from bus.events import invocation as ev
+from bus.events.message import Rejected
+from bus.follower import Follower
+from bus.ids import key_id
+from bus.invocation import Refused, Status
+from bus.store import INVOCATIONS
+from services.daemon import Bus
+from services.fleet.registry import Registry
+from services.warden import stranded
+from services.warden.holders import Holders
+from services.warden.work import Open, OpenWork
+
+log = structlog.get_logger()
+
+#: Seconds between two looks at the holders of claims.
+_SWEEP_EVERY_S = 0.25
+#: Seconds between two scans for stranded work.
+_SCAN_EVERY_S = 1.0
+#: Invocations acted on at the same time.
+_AT_ONCE = 64
+
+
+class Sweeper:
+    """Follows, looks, acts."""
+
+    def __init__(self, bus: Bus, registry: Registry) -> None:
+        self._bus = bus
+        self._registry = registry
+        self.work = OpenWork()
+        self.holders = Holders()
+        self._log = Follower(bus.connection, INVOCATIONS, ["inv.>"])
+        self._caught_up = asyncio.Event()
+        self._since = 0.0
+        #: Invocations swept, put back or buried since the start.
+        self.acted = 0
+
+    @property
+    def lag(self) -> int:
+        """Messages of the log that are not folded yet."""
+        return self._log.pending
+
+    @property
+    def last_answer_at(self) -> datetime | None:
+        """When the server last said anything about the log."""
+        answered = self._log.last_answer_at
+        if answered is None:
+            return None
+        return self._bus.author.now() - timedelta(seconds=asyncio.get_running_loop().time() - answered)
+
+    async def run(self) -> None:
+        """For ever."""
+        self._since = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow_log())
+            group.create_task(self._follow_heartbeats())
+            group.create_task(self._sweep_for_ever())
+            group.create_task(self._scan_for_ever())
+
+    async def _follow_log(self) -> None:
+        info = await self._bus.connection.api(f"STREAM.INFO.{INVOCATIONS}")
+        target = info["state"]["last_seq"]
+        if target == 0:
+            self._caught_up.set()
+        async for batch in self._log.batches():
+            now = asyncio.get_running_loop().time()
+            for delivery in batch:
+                rejected = self.work.take(delivery, now)
+                if rejected is not None:
+                    await self._report(rejected)
+            if not self._caught_up.is_set() and self._log.position >= target:
+                log.info("log_folded", sequence=self._log.position, unfinished=len(self.work.open))
+                self._caught_up.set()
+            # A long replay must not starve the heartbeat.
+            await asyncio.sleep(0)
+
+    async def _report(self, rejected: Rejected) -> None:
+        log.warning("rubbish_found", subject=rejected.subject, seq=rejected.seq, reason=rejected.reason)
+        # The id is derived, so the report of a replay after a restart is the same event and stored once... within the
+        # server's duplicate window; beyond it the last event on the subject tells.
+        name = f"{rejected.stream}-{rejected.seq}"
+        event = self._bus.author.control(name, rejected, event_id=key_id("message.rejected", name))
+        if await self._bus.store.last("CONTROL", event.subject) is None:
+            await self._bus.store.append(event)
+
+    async def _follow_heartbeats(self) -> None:
+        async for sign in self._bus.liveness.watch():
+            if sign.heartbeat is not None:
+                self.holders.beat(sign.heartbeat)
+            else:
+                self.holders.gone(sign.boot_id, expired=sign.expired, now=asyncio.get_running_loop().time())
+
+    async def _sweep_for_ever(self) -> None:
+        await self._caught_up.wait()
+        while True:
+            now = asyncio.get_running_loop().time()
+            up_since = max(self._since, self._bus.connection.up_since)
+            for holder, ids in list(self.work.by_holder.items()):
+                reason = self.holders.verdict(holder, now=now, up_since=up_since)
+                if reason is not None:
+                    log.warning("holder_dead", holder=holder, reason=str(reason), claims=len(ids))
+                    await self._at_once([self._sweep(self.work.open[id_], reason) for id_ in list(ids)])
+            await asyncio.sleep(_SWEEP_EVERY_S)
+
+    async def _sweep(self, item: Open, reason: ev.SweepReason) -> None:
+        reply, limits = item.reply, self._registry.limits(item.ref.project, item.ref.role)
+        spent = item.delivery >= limits.max_deliver
+        try:
+            outcome = await self._bus.invocations.carry_out(
+                item.ref, invocation.Sweep(holder=item.holder, reason=reason), limits
+            )
+            if outcome.after.status is Status.QUEUED and spent:
+                # The server will not hand it out again: what cannot be delivered must not wait for ever.
+                outcome = await self._bus.invocations.carry_out(item.ref, invocation.Bury(), limits)
+        except Refused as refused:
+            log.info("sweep_not_needed", invocation=item.ref.id, reason=refused.reason.value)
+            return
+        self.acted += 1
+        over = outcome.after.status.ended
+        self._answer(reply, wire.ACK if over else wire.nak(0))
+        log.warning("swept", invocation=item.ref.id, role=f"{item.ref.project}/{item.ref.role}", reason=str(reason), ended=over)
+
+    def _answer(self, reply: str, what: bytes) -> None:
+        self._bus.publisher.send(reply, what)
+
+    async def _scan_for_ever(self) -> None:
+        await self._caught_up.wait()
+        while True:
+            await asyncio.sleep(_SCAN_EVERY_S)
+            if not self._bus.connection.is_up or self.lag > 0:
+                # What we have not folded yet may be just the event that we would miss.
+                continue
+            try:
+                await self.scan()
+            except errors.Unanswered as exc:
+                log.warning("scan_unanswered", error=str(exc))
+
+    async def scan(self) -> None:
+        """Look once for stranded work, and bring it back."""
+        loop = asyncio.get_running_loop()
+        roles = {(i.ref.project, i.ref.role) for i in self.work.open.values() if i.status is not Status.RUNNING}
+        consumers = {role: await self._consumer(*role) for role in roles}
+        now = loop.time()
+        work: list[Coroutine[Any, Any, None]] = []
+        for item in list(self.work.open.values()):
+            command = stranded.decide(item, consumers.get((item.ref.project, item.ref.role)), now)
+            if command is not None:
+                work.append(self._bring_back(item, command))
+        await self._at_once(work)
+
+    async def _bring_back(self, item: Open, command: invocation.Command) -> None:
+        limits = self._registry.limits(item.ref.project, item.ref.role)
+        try:
+            await self._bus.invocations.carry_out(item.ref, command, limits)
+        except Refused as refused:
+            log.info("not_stranded", invocation=item.ref.id, reason=refused.reason.value)
+            return
+        self.acted += 1
+        log.warning("stranded_put_back", invocation=item.ref.id, command=type(command).__name__)
+
+    async def _consumer(self, project: str, role: str) -> stranded.Consumer | None:
+        name = subjects.role_consumer(project, role)
+        try:
+            return stranded.read(await self._bus.connection.api(f"CONSUMER.INFO.{INVOCATIONS}.{name}"))
+        except errors.ServerError as exc:
+            if exc.code == wire.Code.CONSUMER_NOT_FOUND:
+                return None
+            raise
+
+    async def bury(self, seq: int) -> None:
+        """The server said that the work item at a sequence is out of deliveries."""
+        records = [r async for r in self._bus.store.read(INVOCATIONS, "inv.>", start=seq, limit=1)]
+        if not records or records[0].seq != seq:
+            return
+        ref, _ = subjects.parse_event(records[0].subject)
+        limits = self._registry.limits(ref.project, ref.role)
+        state = await self._bus.store.state(ref)
+        if state is None or state.status.ended or state.requested_seq != seq:
+            return
+        try:
+            if state.claim is not None:
+                sweep = invocation.Sweep(holder=state.claim.holder, reason=ev.SweepReason.ACK_WAIT)
+                outcome = await self._bus.invocations.carry_out(ref, sweep, limits)
+                if outcome.after.status.ended:
+                    return
+            await self._bus.invocations.carry_out(ref, invocation.Bury(), limits)
+        except Refused as refused:
+            log.info("burial_not_needed", invocation=ref.id, reason=refused.reason.value)
+            return
+        self.acted += 1
+        log.warning("buried", invocation=ref.id, role=f"{ref.project}/{ref.role}", reason="deliveries spent")
+
+    async def _at_once(self, work: list[Coroutine[Any, Any, None]]) -> None:
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(item: Coroutine[Any, Any, None]) -> None:
+            async with gate:
+                await item
+
+        async with asyncio.TaskGroup() as group:
+            for item in work:
+                group.create_task(one(item))

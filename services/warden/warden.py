@@ -1,0 +1,143 @@
+"""The warden: the guards that need to see the whole fleet, schedules, and the services that people and agents ask.
+
+One of it runs. When it is away, work goes on: runners claim and finish, the server keeps ticks and advisories, and a silent
+holder's claim runs out after ``ack_wait``. What stops meanwhile: new requests over NATS, sweeps within seconds, schedules.
+All of it is caught up with when the warden is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+
+from bus import topology, wire
+from bus.events import advisory
+from services.daemon import Bus, Evidence
+from services.fleet.registry import Registry
+from services.requests.requests import Requests
+from services.requests.service import Services
+from services.warden import journal
+from services.warden.durable import handle
+from services.warden.graves import Graves
+from services.warden.journal import Journal
+from services.warden.sweeper import Sweeper
+from services.warden.ticks import Ticks
+from services.warden.work import LastError
+
+log = structlog.get_logger()
+
+_DEAD_LETTERS, _TICKS, _ADVISORIES = topology.SERVICE_CONSUMERS
+
+
+class RunningFact(msgspec.Struct, frozen=True, kw_only=True):
+    """A claim in flight."""
+
+    invocation: str
+    role: str
+    runner: str
+    since: datetime
+    age_s: float
+
+
+class RoleFact(msgspec.Struct, frozen=True, kw_only=True):
+    """How a role stands: unfinished work by status, and events seen by name."""
+
+    role: str
+    unfinished: dict[str, int]
+    events: dict[str, int]
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What only the one who has folded the log can tell quickly."""
+
+    #: Sequence of the last event folded, and how many wait behind it.
+    position: int
+    lag: int
+    roles: tuple[RoleFact, ...]
+    #: The oldest claims first; at most 20.
+    running: tuple[RunningFact, ...]
+    #: The newest first; at most 20.
+    last_errors: tuple[LastError, ...]
+    #: Sweeps, put-backs and burials since the warden started.
+    swept: int
+
+
+class Warden:
+    """Runs the guards, the schedules and the services."""
+
+    def __init__(self, bus: Bus, registry: Registry, requests: Requests) -> None:
+        self._bus = bus
+        self._registry = registry
+        self.sweeper = Sweeper(bus, registry)
+        self._graves = Graves(bus)
+        self._journal = Journal(bus, registry)
+        self._ticks = Ticks(bus, registry, requests)
+        self._services = Services(bus, registry, requests, self.facts)
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """For ever."""
+        self._registry.on_change = lambda _key: self._changed.set()
+        await self._services.open()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.sweeper.run())
+                group.create_task(handle(self._bus, _DEAD_LETTERS, self._graves.bury))
+                group.create_task(handle(self._bus, _TICKS, self._ticks.tick))
+                group.create_task(handle(self._bus, _ADVISORIES, self._advised))
+                group.create_task(handle(self._bus, journal.CONSUMER, self._journal.write))
+                group.create_task(self._keep_schedules())
+        finally:
+            await self._services.close()
+
+    async def _keep_schedules(self) -> None:
+        while True:
+            self._changed.clear()
+            await self._ticks.sync()
+            await self._changed.wait()
+
+    async def _advised(self, delivery: wire.Delivery) -> None:
+        """The server gave up on a delivery: quicker than the scan, and never the only way."""
+        found = advisory.read(delivery.data)
+        if found is None or found.stream != "INVOCATIONS":
+            return
+        await self.sweeper.bury(found.stream_seq)
+
+    def evidence(self) -> Evidence:
+        """What the warden can show for itself."""
+        work = self.sweeper.work
+        return Evidence(handled=work.position, in_flight=len(work.open), last_empty_at=self.sweeper.last_answer_at)
+
+    async def facts(self) -> Facts:
+        """The fold's facts."""
+        work = self.sweeper.work
+        now = datetime.now(UTC)
+        unfinished: dict[str, dict[str, int]] = {}
+        running: list[RunningFact] = []
+        for item in work.open.values():
+            role = f"{item.ref.project}/{item.ref.role}"
+            by_status = unfinished.setdefault(role, {})
+            by_status[item.status.value] = by_status.get(item.status.value, 0) + 1
+            if item.holder:
+                age = max(0.0, (now - item.since).total_seconds())
+                running.append(
+                    RunningFact(
+                        invocation=item.ref.id, role=role, runner=item.runner, since=item.since, age_s=round(age, 3)
+                    )
+                )
+        events: dict[str, dict[str, int]] = {}
+        for (role, name), count in work.counts.items():
+            events.setdefault(role, {})[name] = count
+        names = sorted({*events, *unfinished, *(r.path for r in self._registry.roles.values())})
+        running.sort(key=lambda fact: fact.since)
+        return Facts(
+            position=work.position,
+            lag=self.sweeper.lag,
+            roles=tuple(RoleFact(role=r, unfinished=unfinished.get(r, {}), events=events.get(r, {})) for r in names),
+            running=tuple(running[:20]),
+            last_errors=tuple(reversed(work.last_errors))[:20],
+            swept=self.sweeper.acted,
+        )

@@ -1,0 +1,136 @@
+"""All unfinished work of the fleet, folded from the log: who holds what, since when, and what waits.
+
+Pure: fed with the messages of INVOCATIONS, asked for facts. It keeps a small record for each invocation that has not
+ended and nothing for those that have, so its size is the backlog's. Decisions are made on an invocation's full history,
+read again at that moment; this fold only says where to look.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from datetime import UTC, datetime
+
+import msgspec
+
+from bus import errors, wire
+from bus.events import invocation as ev
+from bus.events.message import Rejected
+from bus.invocation import Status
+from bus.store import Recorded, read
+from bus.subjects import Ref, parse_event
+
+#: Failures remembered for the panel's "last errors".
+_LAST_ERRORS = 50
+
+
+class Open(msgspec.Struct):
+    """One invocation that has not ended."""
+
+    ref: Ref
+    status: Status
+    requested_seq: int
+    #: When its last event was stored, and the monotonic second at which we saw it.
+    since: datetime
+    seen_at: float
+    holder: str = ""
+    runner: str = ""
+    delivery: int = 0
+    reply: str = ""
+    #: Monotonic second at which the retry, or the delayed request, is due.
+    due_at: float = 0.0
+
+
+class LastError(msgspec.Struct, frozen=True, kw_only=True):
+    """A failure, as the panel shows it."""
+
+    at: datetime
+    role: str
+    invocation: str
+    kind: str
+    message: str
+    fingerprint: str
+    seq: int
+
+
+class OpenWork:
+    """The fold."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Open] = {}
+        self.by_holder: dict[str, set[str]] = {}
+        #: Events seen, by ``project/role`` and event name.
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.last_errors: deque[LastError] = deque(maxlen=_LAST_ERRORS)
+        #: Sequence of the last message folded.
+        self.position = 0
+
+    def take(self, delivery: wire.Delivery, now: float) -> Rejected | None:
+        """Fold one message of INVOCATIONS, seen at monotonic second `now`; rubbish is returned as a report."""
+        self.position = delivery.seq
+        stored_at = datetime.fromtimestamp(delivery.stored_ns / 1e9, UTC)
+        try:
+            ref, name = parse_event(delivery.subject)
+        except errors.BadSubject as exc:
+            return _report(delivery, str(exc))
+        record = read(delivery.seq, delivery.subject, stored_at, delivery.data)
+        if record.data is None:
+            return _report(delivery, record.problem)
+        self.counts[f"{ref.project}/{ref.role}", name] += 1
+        self._fold(ref, record, now)
+        return None
+
+    def _fold(self, ref: Ref, record: Recorded, now: float) -> None:
+        item = self.open.get(ref.id)
+        if item is None:
+            item = Open(ref, Status.QUEUED, 0, record.stored_at, now)
+        elif item.holder:
+            held = self.by_holder.get(item.holder)
+            if held is not None:
+                held.discard(ref.id)
+                if not held:
+                    del self.by_holder[item.holder]
+        item.since, item.seen_at, item.holder, item.due_at = record.stored_at, now, "", 0.0
+        match record.data:
+            case ev.Requested():
+                item.status, item.requested_seq = Status.QUEUED, record.seq
+            case ev.Scheduled(due=due):
+                item.status, item.due_at = Status.SCHEDULED, now + (due - record.stored_at).total_seconds()
+            case ev.Claimed(holder=holder, reply=reply, delivery=delivery, runner=runner):
+                item.status, item.holder, item.reply = Status.RUNNING, holder, reply
+                item.delivery, item.runner = delivery, runner
+                self.by_holder.setdefault(holder, set()).add(ref.id)
+            case ev.Failed() as failed:
+                item.status = Status.WAITING
+                if failed.retry_at is not None:
+                    item.due_at = now + (failed.retry_at - record.stored_at).total_seconds()
+                self._remember(ref, failed, record)
+            case ev.Swept() | ev.Released() | ev.Redriven():
+                item.status = Status.QUEUED
+            case _:
+                self.open.pop(ref.id, None)
+                return
+        self.open[ref.id] = item
+
+    def _remember(self, ref: Ref, failed: ev.Failed, record: Recorded) -> None:
+        self.last_errors.append(
+            LastError(
+                at=record.stored_at,
+                role=f"{ref.project}/{ref.role}",
+                invocation=ref.id,
+                kind=failed.error.kind,
+                message=failed.error.message,
+                fingerprint=failed.error.fingerprint,
+                seq=record.seq,
+            )
+        )
+
+
+def _report(delivery: wire.Delivery, why: str) -> Rejected:
+    head = delivery.data[:200].decode(errors="replace")
+    return Rejected(
+        stream="INVOCATIONS",
+        seq=delivery.seq,
+        subject=delivery.subject,
+        reason=why,
+        head="".join(c if c.isprintable() else "." for c in head),
+    )
