@@ -1,0 +1,200 @@
+"""The state directory: everything that one fleet keeps on this machine.
+
+::
+
+    HOME/
+    ├── nats/            the embedded server's store and configuration
+    ├── run/             server.json (address and login), launcher.json, launcher.lock, launcher.sock
+    ├── logs/            one file per process, and one rotated away (.1)
+    ├── spool/           what could not be sent yet
+    └── credentials/     generated logins
+
+One launcher per home: it holds a lock that the kernel drops with the process, so a launcher that was killed is no obstacle.
+Two homes share nothing. Files are replaced whole: a reader sees the old or the new one, also after a power failure.
+Everything here blocks, for the time of a few small files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bus import errors, server
+from bus.context import SERVER_FILE
+
+#: Bytes of a socket's path that Linux takes are 108, macOS 104; with the ending zero and some room.
+_SOCKET_PATH = 100
+#: A lock may be held for a moment by whoever only looks whether it is held.
+_LOCK_TRIES, _LOCK_PAUSE_S = 10, 0.02
+#: Proves that there is room for at least one block.
+_PROBE = b"x" * 4096
+
+
+class LauncherRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Who runs the fleet of a home: ``run/launcher.json``."""
+
+    pid: int
+    boot_id: str
+    started: datetime
+    #: Path of the control socket.
+    socket: str
+
+
+class Home:
+    """Paths of one state directory, and its lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.nats = self.path / "nats"
+        self.run = self.path / "run"
+        self.logs = self.path / "logs"
+        self.spool = self.path / "spool"
+        self.credentials = self.path / "credentials"
+        self.server_file = self.path / SERVER_FILE
+        self.lock_file = self.run / "launcher.lock"
+        self.launcher_file = self.run / "launcher.json"
+
+    @property
+    def socket(self) -> Path:
+        """The launcher's control socket: in ``run/``, or below /tmp where that path would be too long for a socket."""
+        path = self.run / "launcher.sock"
+        if len(os.fsencode(path)) <= _SOCKET_PATH:
+            return path
+        name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
+        return Path(f"/tmp/systems-{os.getuid()}") / f"{name}.sock"  # noqa: S108 - of this user alone, checked by prepare
+
+    def prepare(self) -> None:
+        """Make the directories, for this user alone, and prove that they can be written.
+
+        Raises:
+            HomeUnusable: they cannot.
+        """
+        for directory in (self.path, self.nats, self.run, self.logs, self.spool, self.credentials):
+            _make(directory)
+        folder = self.socket.parent
+        if folder != self.run:
+            _make(folder)
+            owner = folder.lstat()
+            if owner.st_uid != os.getuid() or owner.st_mode & 0o077 or folder.is_symlink():
+                raise errors.HomeUnusable(
+                    f"expected {folder} to belong to this user alone, got: owner {owner.st_uid}, mode {owner.st_mode & 0o777:o}; "
+                    "remove it, or name a shorter path with --home"
+                )
+
+    def launcher(self) -> LauncherRecord | None:
+        """Who runs the fleet right now; None if nobody does.
+
+        Raises:
+            HomeUnusable: it runs, but its record cannot be read.
+        """
+        try:
+            descriptor = os.open(self.lock_file, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise server.unusable(self.lock_file, exc.strerror or str(exc)) from exc
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return self._record()
+        finally:
+            os.close(descriptor)
+        return None
+
+    @contextmanager
+    def lock(self, boot_id: str, now: datetime) -> Iterator[LauncherRecord]:
+        """Be the one launcher of this home. The directories must be there.
+
+        Raises:
+            HomeUnusable: another launcher is, with its pid and since when.
+        """
+        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            for attempt in range(_LOCK_TRIES):
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                if attempt == _LOCK_TRIES - 1:
+                    raise self._taken()
+                time.sleep(_LOCK_PAUSE_S)
+            record = LauncherRecord(pid=os.getpid(), boot_id=boot_id, started=now, socket=str(self.socket))
+            write_json(self.launcher_file, record)
+            try:
+                yield record
+            finally:
+                self.launcher_file.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+    def _taken(self) -> errors.HomeUnusable:
+        record = self._record()
+        return errors.HomeUnusable(
+            f"expected no launcher in {self.path}, got: pid {record.pid} runs there since {record.started:%Y-%m-%d %H:%M:%S %Z}; "
+            f"stop it with `systems down --home {self.path}`, or name another directory with --home"
+        )
+
+    def _record(self) -> LauncherRecord:
+        try:
+            return msgspec.json.decode(self.launcher_file.read_bytes(), type=LauncherRecord)
+        except (OSError, msgspec.DecodeError) as exc:
+            raise errors.HomeUnusable(
+                f"expected the launcher that runs in {self.path} to be told by {self.launcher_file}, got: {exc}; "
+                "try again, or find the process that holds launcher.lock beside it and stop that"
+            ) from exc
+
+
+def resolve(directory: Path | None, environ: Mapping[str, str]) -> Home:
+    """The home that is meant: `directory`, else ``$SYSTEMS_HOME``, else ``.systems/`` in the working directory."""
+    return Home(directory or Path(environ.get("SYSTEMS_HOME") or ".systems"))
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Replace a file by `value` as JSON, readable by this user alone.
+
+    Raises:
+        HomeUnusable: it cannot be written.
+    """
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(file)
+        directory = os.open(file.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)  # the new name is on the disk only now
+        finally:
+            os.close(directory)
+    except OSError as exc:
+        with contextlib.suppress(OSError):  # the draft of a disk that is full, or was never made
+            draft.unlink(missing_ok=True)
+        raise server.unusable(file.parent, exc.strerror or str(exc)) from exc
+
+
+def _make(directory: Path) -> None:
+    probe = directory / f".writable.{os.getpid()}"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            probe.write_bytes(_PROBE)
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as exc:
+        if exc.errno in {errno.EEXIST, errno.ENOTDIR}:
+            raise errors.HomeUnusable(
+                f"expected a directory at {directory}, got: a file is in the way; move it away, or name another directory with --home"
+            ) from exc
+        raise server.unusable(directory, exc.strerror or str(exc)) from exc
