@@ -7,12 +7,12 @@ and a body that does not parse still has a readable envelope.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from bus import errors
+from bus.events.moment import Moment
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -28,7 +28,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: The NATS subject it was published on.
     subject: str
     #: When the writer decided it, UTC.
-    time: datetime
+    time: Moment
     datacontenttype: str = ""
     #: Version of the shape of ``data``; absent means 1. See ``bus.upcasters``.
     dataversion: int = 1
@@ -66,7 +66,7 @@ def decode(payload: bytes, where: str) -> Envelope:
     """
     try:
         envelope = _decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise errors.BadEvent(where, str(exc)) from exc
     if envelope.specversion != "1.0":
         raise errors.BadEvent(where, f"expected specversion '1.0', got: {envelope.specversion!r}")

@@ -41,8 +41,10 @@ def is_set(value: bytes) -> bool:
     text = value.decode(errors="replace").strip()
     try:
         decoded = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         decoded = text
+    if decoded is None:
+        return False
     if isinstance(decoded, dict):
         decoded = decoded.get("mode", "frozen")
     if isinstance(decoded, bool):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 
 _VERSION_7 = 0x7 << 76
 _VERSION_8 = 0x8 << 76
@@ -31,7 +31,7 @@ def new_id() -> str:
 
 def due_id(name: str, due: datetime) -> str:
     """The id of what `name` asks for at `due`: always the same one, and sorted by its due time."""
-    digest = hashlib.sha256(f"{name}\0{due.isoformat()}".encode()).digest()
+    digest = hashlib.sha256(f"{name}\0{due.astimezone(UTC).isoformat()}".encode()).digest()
     value = int(due.timestamp() * 1000) << 80 | int.from_bytes(digest[:10], "big")
     return _text(value & _RANDOM_MASK | _VERSION_7 | _VARIANT)
 

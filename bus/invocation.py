@@ -272,6 +272,8 @@ def decide(
         case Bury():
             if state.status.ended:
                 raise Refused(Refusal.ENDED, state)
+            if state.status is Status.SCHEDULED:
+                raise Refused(Refusal.NOT_DUE, state)
             return [_death(state, ev.DeathReason.DELIVERIES_SPENT)]
         case Cancel():
             if state.status.ended and state.status is not Status.DEAD_LETTERED:
@@ -301,7 +303,9 @@ def _claim(state: Invocation, command: Claim, limits: Limits, now: datetime) -> 
     events: list[ev.InvocationEvent] = []
     crashes = state.crashes
     if state.claim is not None:
-        if state.claim.holder == command.holder and state.claim.delivery == command.delivery:
+        same = state.claim.holder == command.holder and state.claim.delivery == command.delivery
+        if same or command.delivery < state.claim.delivery:
+            # An older delivery that arrives late must not take the claim from the younger one's live holder.
             raise Refused(Refusal.HELD, state)
         # Delivered again while the log still shows a claim: its ack_wait ran out with nobody there to sweep it.
         events += _sweep(state, ev.SweepReason.ACK_WAIT, limits, now)
@@ -379,8 +383,10 @@ def _sweep(state: Invocation, reason: ev.SweepReason, limits: Limits, now: datet
 def _release(state: Invocation, command: Release) -> list[ev.InvocationEvent]:
     if state.status.ended:
         raise Refused(Refusal.ENDED, state)
+    if state.status is Status.SCHEDULED:
+        raise Refused(Refusal.NOT_DUE, state)
     holder = state.claim.holder if state.claim else ""
-    if holder != command.holder or state.status is Status.SCHEDULED:
+    if holder != command.holder:
         raise Refused(Refusal.NOT_HELD if command.holder else Refusal.HELD, state)
     delivery = state.claim.delivery if state.claim else 0
     return [ev.Released(reason=command.reason, holder=holder, delivery=delivery), _again(state)]

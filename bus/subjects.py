@@ -89,6 +89,20 @@ def parse_event(subject: str) -> tuple[Ref, str]:
     return Ref(tokens[1], tokens[2], tokens[3]), tokens[4]
 
 
+def type_of(subject: str) -> str:
+    """The one CloudEvents type that belongs on a subject; empty where the subject does not name one."""
+    tokens = subject.split(".")
+    match tokens[0]:
+        case "inv":
+            return f"systems.invocation.{tokens[4]}" if len(tokens) == 5 else ""
+        case "ctl":
+            return f"systems.{tokens[1]}.{tokens[3]}" if len(tokens) == 4 else ""
+        case "dlq":
+            return "systems.deadletter.kept"
+        case _:
+            return ""
+
+
 def control(noun: str, id_: str, event: str) -> str:
     """``ctl.<noun>.<id>.<event>``."""
     return f"ctl.{noun}.{check_token('an id', id_)}.{event}"

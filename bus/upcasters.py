@@ -57,9 +57,18 @@ def read(type_: str, version: int, raw: msgspec.Raw | bytes, where: str) -> Any:
             return decoder.decode(raw)
         if not 1 <= version < newest:
             raise errors.BadEvent(where, f"expected {type_} of version {newest} or older, got: {version}")
-        data = msgspec.json.decode(raw)
-        for step in range(version, newest):
-            data = UPCASTERS[type_, step](data)
-        return msgspec.convert(data, events.CATALOGUE[type_])
-    except msgspec.DecodeError as exc:
+        return decoder.decode(_lift(type_, version, newest, raw, where))
+    except (msgspec.DecodeError, RecursionError) as exc:
         raise errors.BadEvent(where, f"data of {type_}: {exc}") from exc
+
+
+def _lift(type_: str, version: int, newest: int, raw: msgspec.Raw | bytes, where: str) -> bytes:
+    """Old data as JSON of the newest version. As text and not as objects, because a ``Raw`` field is filled from text only."""
+    data = msgspec.json.decode(raw)
+    for step in range(version, newest):
+        try:
+            data = UPCASTERS[type_, step](data)
+        except (LookupError, TypeError, ValueError, AttributeError) as exc:
+            # Data that never fitted its own version: rubbish like any other.
+            raise errors.BadEvent(where, f"data of {type_}, read from version {step}: {exc!r}") from exc
+    return msgspec.json.encode(data)

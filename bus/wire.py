@@ -125,6 +125,8 @@ def delivery(subject: str, data: bytes, reply: str, header_block: bytes | None =
         ValueError: `reply` is no acknowledgement subject.
     """
     t = reply.split(".")
+    if len(t) < 9 or t[1] != "ACK":
+        raise ValueError(f"expected an acknowledgement subject $JS.ACK.<...>, got: {reply!r}")
     # $JS.ACK.<stream>.<consumer>.<delivery>.<seq>.<consumer seq>.<ns>.<pending>, since 2.9 optionally with
     # <domain>.<account hash> after ACK and a random token at the end.
     o = 2 if len(t) >= 11 else 0

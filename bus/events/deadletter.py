@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-
 import msgspec
 
-from bus.events.moment import Moment
 from bus.events.invocation import DeathReason, Error, Requested, Usage
+from bus.events.moment import Moment
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,0 +1,80 @@
+"""What the tests of the bus stand on: a real server, a connection, a publisher, a store, and the declared topology."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from bus import plan
+from bus.author import Author
+from bus.connection import Connection, connect
+from bus.publisher import Publisher
+from bus.server import EmbeddedServer
+from bus.store import Store
+from bus.topology import Topology, streams
+
+#: Seconds after which a test that waits for an event fails.
+LIMIT_S = 20.0
+
+
+class Address(msgspec.Struct, frozen=True):
+    """A server without a login."""
+
+    url: str
+
+    def connect_options(self) -> dict[str, Any]:
+        """Nothing: the embedded server of a test takes everybody."""
+        return {}
+
+
+@pytest.fixture
+async def connection(server: EmbeddedServer) -> AsyncIterator[Connection]:
+    """A connection of ours to the server."""
+    connected = await connect(Address(server.url), "test")
+    yield connected
+    await connected.close()
+
+
+@pytest.fixture
+async def topology(connection: Connection) -> Topology:
+    """All streams and buckets, made on the server."""
+    declared = Topology(streams=streams())
+    await plan.apply(connection, declared, await plan.plan(connection, declared))
+    return declared
+
+
+@pytest.fixture
+async def publisher(connection: Connection) -> AsyncIterator[Publisher]:
+    """An open publisher."""
+    opened = Publisher(connection)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def store(connection: Connection, publisher: Publisher, topology: Topology) -> Store:
+    """The log, with its streams in place."""
+    return Store(connection, publisher)
+
+
+@pytest.fixture
+def author() -> Author:
+    """A pen for events."""
+    return Author("/test/boot", actor="tester")
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Wait until a condition holds that no event announces: the test fails after :data:`LIMIT_S`."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(LIMIT_S):
+            while not condition():  # noqa: ASYNC110 (what is looked at is a plain attribute)
+                await asyncio.sleep(0.005)
+
+    return wait
