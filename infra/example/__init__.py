@@ -1,0 +1,1 @@
+"""The example fleet: two projects, four roles, one kind of handler each for a trace, a program and Python functions."""

@@ -1,0 +1,161 @@
+"""What must be true of a fleet file's tables beyond the type of each value: one check for each kind of table.
+
+A check sees the values of its table that could be read (others have their own problem already) and the names that the
+whole file defines, and reports each fault with the path below its table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bus import errors, subjects
+from services.fleet import cron, schema
+from services.fleet.place import Path
+from services.fleet.spec import Backoff, FunctionHandler, HttpHandler, LlmHandler, Role, Schedule, Server
+
+Values = Mapping[str, Any]
+#: Called with the path below the table and the sentence.
+Wrong = Callable[[Path, str], None]
+
+_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+class Known(msgspec.Struct, frozen=True):
+    """Names that the file defines, whether or not what they name is without fault."""
+
+    #: Project -> its roles.
+    roles: dict[str, set[str]]
+    prompts: set[str]
+
+
+def role(values: Values, known: Known, wrong: Wrong) -> None:
+    """Limits that contradict each other, unknown names, a schema that is none, scheduled inputs that do not fit it."""
+    concurrency, in_flight = values.get("concurrency", 1), values.get("max_in_flight")
+    if in_flight is not None and in_flight < concurrency:
+        wrong(
+            ("max_in_flight",),
+            f"expected at least concurrency ({concurrency}), got: {in_flight}; it counts the work of the whole fleet",
+        )
+    prompt = values.get("prompt")
+    if prompt is not None and prompt not in known.prompts:
+        hint = errors.did_you_mean(prompt, known.prompts) or f"; define it as a table [prompts.{prompt}]"
+        wrong(("prompt",), f"unknown prompt {prompt!r}{hint}")
+    for place, asked in enumerate(values.get("asks") or ()):
+        fault = _asked(asked, known)
+        if fault:
+            wrong(("asks", place), fault)
+    _schema(values, wrong)
+
+
+def _asked(asked: str, known: Known) -> str:
+    """What is wrong with an entry of `asks`; empty for nothing."""
+    project, slash, name = asked.partition("/")
+    if not slash:
+        return f"expected PROJECT/ROLE or PROJECT/*, got: {asked!r}"
+    if project not in known.roles:
+        return f"unknown project {project!r}{errors.did_you_mean(project, known.roles)}"
+    if name != "*" and name not in known.roles[project]:
+        return f"unknown role {asked!r}{errors.did_you_mean(asked, (f'{project}/{r}' for r in known.roles[project]))}"
+    return ""
+
+
+def _schema(values: Values, wrong: Wrong) -> None:
+    expected = values.get("input_schema")
+    if expected is None:
+        return
+    try:
+        schema.check_schema(expected)
+    except schema.BadSchema as exc:
+        wrong(("input_schema",), str(exc))
+        return
+    for name, schedule in values.get("schedules", {}).items():
+        try:
+            schema.check_value(expected, schedule.input)
+        except schema.InputMismatch as exc:
+            wrong(("schedules", name, "input"), f"does not fit the role's input_schema: {exc}")
+
+
+def schedule(values: Values, _: Known, wrong: Wrong) -> None:
+    """A cron that means nothing, or not the same to the server; an unknown time zone."""
+    zone, text = values.get("time_zone", "UTC"), values.get("cron")
+    try:
+        cron.parse(text if text is not None else "@hourly", zone)
+    except cron.BadZone as exc:
+        wrong(("time_zone",), str(exc))
+    except cron.BadCron as exc:
+        wrong(("cron",), str(exc))
+
+
+def backoff(values: Values, _: Known, wrong: Wrong) -> None:
+    """A cap below the first wait."""
+    defaults = Backoff()
+    base, cap = values.get("base", defaults.base), values.get("cap", defaults.cap)
+    if cap < base:
+        wrong(
+            ("cap",) if "cap" in values else ("base",), f"expected cap to be at least base ({base:g} s), got: {cap:g} s"
+        )
+
+
+def function(values: Values, _: Known, wrong: Wrong) -> None:
+    """A target that names no callable."""
+    target = values.get("target")
+    if target is not None and not _TARGET.fullmatch(target):
+        wrong(("target",), f"expected module:callable, as 'handlers:report', got: {target!r}")
+
+
+def http(values: Values, _: Known, wrong: Wrong) -> None:
+    """An address that cannot be asked."""
+    _address("url", values.get("url"), wrong)
+
+
+def llm(values: Values, _: Known, wrong: Wrong) -> None:
+    """An address that cannot be asked."""
+    _address("base_url", values.get("base_url") or None, wrong)
+
+
+def _address(key: str, url: str | None, wrong: Wrong) -> None:
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        wrong((key,), f"expected an address such as 'https://host/path', got: {url!r}")
+
+
+def server(values: Values, _: Known, wrong: Wrong) -> None:
+    """A port for an embedded server that is not started."""
+    if values.get("url") and values.get("port"):
+        wrong(
+            ("port",),
+            f"expected no port beside url, got: {values['port']}; it is the embedded server's, which url replaces",
+        )
+
+
+CHECKS: dict[type[msgspec.Struct], Callable[[Values, Known, Wrong], None]] = {
+    Role: role,
+    Schedule: schedule,
+    Backoff: backoff,
+    FunctionHandler: function,
+    HttpHandler: http,
+    LlmHandler: llm,
+    Server: server,
+}
+
+
+def name_fault(what: str, name: str) -> str:
+    """What is wrong with a name; empty for nothing."""
+    try:
+        subjects.check_name(what, name)
+    except errors.BadSubject:
+        better = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
+        remedy = f"; call it {better!r}" if better else ""
+        return f"expected {what} of 1 to 40 lower-case letters, digits and '-', got: {name!r}{remedy}"
+    return ""
