@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -37,6 +38,11 @@ log = structlog.get_logger()
 
 #: Seconds between two looks at how late the event loop runs.
 _LAG_CHECK_S = 0.1
+
+
+def control_id(instance: str, host: str) -> str:
+    """The token that names a daemon's seat in CONTROL: ``agent_runner-1_myhost``."""
+    return f"{instance}_{re.sub(r'[^A-Za-z0-9-]', '-', host)}"[:128]
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,7 +199,7 @@ class Daemon:
         )
 
     async def _write(self, event: ev.DaemonEvent) -> None:
-        await self.bus.store.append(self.bus.author.control(self.instance, event))
+        await self.bus.store.append(self.bus.author.control(control_id(self.instance, self.host), event))
 
 
 @asynccontextmanager

@@ -57,7 +57,7 @@ class Context:
     """
 
     __slots__ = (
-        "_artifact", "_progress", "_request", "attempt", "cancelled", "environment", "input", "loop", "prompt", "ref",
+        "_artifact", "_progress", "_request", "attempt", "cancelled", "environment", "input", "kept", "loop", "prompt", "ref",
         "spent", "traceparent",
     )  # fmt: skip
 
@@ -86,6 +86,8 @@ class Context:
         self.traceparent = traceparent
         #: Use reported so far by :meth:`meter`; kept also when the attempt fails.
         self.spent = Usage()
+        #: What :meth:`artifact` has kept so far; holds also when the attempt fails.
+        self.kept: list[ArtifactRef] = []
         #: True: stop. A function in a thread cannot be stopped from outside, so a long one looks here now and then.
         self.cancelled = False
         #: The runner's loop, for calls from a thread; None while nothing runs in a thread.
@@ -99,13 +101,16 @@ class Context:
         return msgspec.json.decode(self.input)
 
     def progress(self, note: str = "") -> None:
-        """Say that the work goes on; `note` is shown to people who watch."""
-        self._progress(note)
+        """Say that the work goes on; `note` is shown to people who watch. Also from a thread."""
+        if self.loop is None:
+            self._progress(note)
+        else:
+            self.loop.call_soon_threadsafe(self._progress, note)
 
     def meter(self, usage: Usage) -> None:
         """Add to what this attempt has used; counts as progress."""
         self.spent = self.spent + usage
-        self._progress("")
+        self.progress()
 
     async def request(self, role: str, input: Any = None, *, key: str = "") -> str:
         """Ask another role now, and go on: the new invocation's id. Counts as progress.
@@ -119,7 +124,9 @@ class Context:
 
     async def artifact(self, name: str, content: bytes, media_type: str = "application/octet-stream") -> ArtifactRef:
         """Keep something too large for an event: its reference. Counts as progress."""
-        return await self._artifact(name, content, media_type)
+        reference = await self._artifact(name, content, media_type)
+        self.kept.append(reference)
+        return reference
 
     def request_sync(self, role: str, input: Any = None, *, key: str = "") -> str:
         """:meth:`request` for a function that runs in a thread: blocks the thread until it is answered.

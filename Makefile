@@ -1,0 +1,48 @@
+# Two commands are all that a fresh machine (Python 3.11, make) needs: `make run` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+TESTS ?= tests
+JOBS ?= 2
+
+.PHONY: install run test check lint types bench lock clean
+
+install: .venv/installed
+
+.venv/installed: constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: expected Python 3.11 or newer, got: '$(PYTHON)'; name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Bring the example fleet up and work through the recorded trace, in front of your eyes.
+run: install
+	@$(BIN)/systems run
+
+test: install
+	$(BIN)/pytest -n $(JOBS) --dist worksteal $(TESTS)
+
+# What CI also checks.
+check: lint types
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/interrogate -q bus services projections infra tests
+	$(BIN)/lint-imports
+types: install
+	$(BIN)/mypy
+
+# Ratios measured side by side in one run; prints a table, keeps bench.json.
+bench: install
+	$(BIN)/python -m tests.bench $(BENCH)
+
+# Remake constraints.txt from pyproject.toml.
+lock: install
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --group dev --python-version 3.11 --universal pyproject.toml -o constraints.new
+	{ echo '# Every package that the project installs, pinned with its hashes. Remade by `make lock`.'; cat constraints.new; } > constraints.txt
+	rm constraints.new
+
+clean:
+	rm -rf .venv .systems

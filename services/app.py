@@ -1,0 +1,259 @@
+"""The composition root: every daemon is wired here and nowhere else.
+
+``python -m services.app KIND --home DIR --fleet FILE --instance NAME`` runs one daemon until SIGTERM. Reading one function
+below shows all that a daemon consists of, in the order in which it is taken down again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+
+from bus import context, errors, plan
+from bus.connection import Credentials
+from bus.context import Context
+from bus.events import daemon as ev
+from bus.ids import new_id
+from bus.server import EmbeddedServer
+from services import logs
+from services.daemon import Bus, Daemon, Evidence, control_id, daemon
+from services.fleet.file import LoadedFleet, load
+from services.fleet.registry import Registry, entries, publish
+from services.home import Home
+from services.launcher.main import Launcher, Options
+from services.requests.requests import Requests
+from services.runner import handlers
+from services.runner.desk import Desk
+from services.runner.runner import Runner
+from services.warden import journal
+from services.warden.warden import Warden
+
+log = structlog.get_logger()
+
+KINDS = ("launcher", "warden", "agent_runner")
+
+
+def requests_of(bus: Bus, registry: Registry) -> Requests:
+    """The door through which every request comes."""
+    return Requests(registry, bus.store, bus.author, bus.artifacts, bus.schedules)
+
+
+async def start_warden(running: Daemon) -> asyncio.Task[None]:
+    """The guards, schedules and services; the task ends only by failing."""
+    bus = running.bus
+    await journal.wait_until_applied(bus)
+    registry = Registry(bus.bucket("registry"))
+    await registry.open()
+    running.teardown.push("registry", registry.close)
+    warden = Warden(bus, registry, requests_of(bus, registry))
+    running.evidence = warden.evidence
+    task = asyncio.create_task(warden.run(), name="warden")
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    running.teardown.push("warden", end)
+    await running.announce()
+    return task
+
+
+async def start_runner(running: Daemon, credentials: Credentials, folder: Path) -> Runner:
+    """Claims and runs everything that is registered. `folder` is where handlers' relative paths begin."""
+    bus = running.bus
+    await journal.wait_until_applied(bus)
+    registry = Registry(bus.bucket("registry"))
+    await registry.open()
+    running.teardown.push("registry", registry.close)
+    desk = Desk(
+        connection=bus.connection,
+        store=bus.store,
+        author=bus.author,
+        registry=registry,
+        requests=requests_of(bus, registry),
+        artifacts=bus.artifacts,
+        boot_id=running.boot_id,
+        runner=f"{running.instance}@{running.host}",
+        build=lambda role: handlers.build(role, folder),
+        environment=child_environment(credentials, running.home),
+    )
+    runner = Runner(desk)
+
+    def evidence() -> Evidence:
+        message_at, empty_at = runner.evidence()
+        return Evidence(
+            last_message_at=message_at,
+            last_empty_at=empty_at,
+            in_flight=len(desk.keeper),
+            handled=runner.handled,
+            draining=desk.draining,
+        )
+
+    running.evidence = evidence
+    # The first beat comes before the first claim: whoever holds a claim has been alive.
+    await running.announce()
+    running.teardown.push("runner", runner.close, 30)
+    running.teardown.push("drain", runner.drain, 3600)
+    await runner.open()
+    return runner
+
+
+def child_environment(credentials: Credentials, home: Path) -> dict[str, str]:
+    """What a handler's child process needs to reach the bus as the runner does."""
+    found = {"SYSTEMS_HOME": str(home), "NATS_URL": credentials.url}
+    if isinstance(credentials, Context):
+        found |= context.exports(credentials, home)
+    # A child finds the `systems` command of the installation that runs it.
+    found["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return found
+
+
+class EventReporter:
+    """What the supervisor sees, as events; and the end of a dead daemon's heartbeat, so that its claims are swept at once."""
+
+    def __init__(self, running: Daemon) -> None:
+        self._running = running
+
+    async def child_started(self, name: str, pid: int) -> None:
+        """A child runs. Daemons say so themselves; the server cannot."""
+        if name == EmbeddedServer.name:
+            await self._write(name, ev.Started(daemon=name, boot_id="", host=self._running.host, pid=pid))
+
+    async def child_exited(self, name: str, pid: int, status: int, restart_in_s: float | None) -> None:
+        """A child ended by itself or was killed."""
+        running = self._running
+        dead = [
+            beat
+            for beat in await running.bus.liveness.all()
+            if (beat.instance, beat.pid, beat.host) == (name, pid, running.host)
+        ]
+        for beat in dead:
+            await running.bus.liveness.end(beat.daemon, beat.boot_id)
+        exited = ev.Exited(
+            daemon=name,
+            host=running.host,
+            pid=pid,
+            boot_id=dead[-1].boot_id if dead else "",
+            status=status,
+            restart_in_s=restart_in_s,
+        )
+        await self._write(name, exited)
+
+    async def child_gave_up(self, name: str, exits: int, period_s: float, status: int, command: str) -> None:
+        """A child stays down: a person is needed."""
+        gave_up = ev.GaveUp(
+            daemon=name, host=self._running.host, exits=exits, period_s=period_s, command=command, status=status
+        )
+        await self._write(name, gave_up)
+
+    async def _write(self, name: str, event: ev.DaemonEvent) -> None:
+        bus = self._running.bus
+        await bus.store.append(bus.author.control(control_id(name, self._running.host), event))
+
+
+async def apply_fleet(bus: Bus, loaded: LoadedFleet) -> list[str]:
+    """Bring streams, registry and consumers to what the fleet file says: the registry keys that changed.
+
+    Raises:
+        Conflict: that would lose something; `systems plan` shows what.
+    """
+    bucket = bus.bucket("registry")
+    registry = Registry(bucket)
+    streams = journal.declared(registry)
+    await plan.apply(bus.connection, streams, await plan.plan(bus.connection, streams))
+    changed = await publish(bucket, entries(loaded.fleet, loaded.prompts))
+    await registry.load()
+    wanted = journal.declared(registry)
+    await plan.apply(bus.connection, wanted, await plan.plan(bus.connection, wanted))
+    return changed
+
+
+async def run_launcher(home: Home, file: Path) -> None:
+    """The launcher: server, topology, registry, daemons; until somebody asks for the end."""
+    loaded = load(file)
+
+    @asynccontextmanager
+    async def on_server_ready(credentials: Context) -> AsyncIterator[EventReporter]:
+        async with daemon("launcher", "launcher", home.path, credentials) as running:
+            changed = await apply_fleet(running.bus, loaded)
+            log.info("fleet_applied", file=str(file), changed=changed)
+            await running.announce()
+            yield EventReporter(running)
+
+    app = (sys.executable, "-m", "services.app")
+    names = ["warden", *(f"agent_runner-{n}" for n in range(1, loaded.fleet.daemons.runners + 1))]
+    options = Options(
+        home=home,
+        fleet=loaded.fleet,
+        boot_id=new_id(),
+        now=datetime.now(UTC),
+        daemons=tuple(
+            (n, (*app, n.partition("-")[0], "--home", str(home.path), "--fleet", str(file), "--instance", n)) for n in names
+        ),
+        on_server_ready=on_server_ready,
+    )
+    await Launcher(options).run()
+
+
+async def run_warden(home: Home, instance: str) -> None:
+    """The warden daemon."""
+    credentials = context.load(home.path, None, None, {})
+    async with daemon("warden", instance, home.path, credentials) as running:
+        task = await start_warden(running)
+        await _until_stopped(running, task)
+
+
+async def run_runner(home: Home, instance: str, folder: Path) -> None:
+    """The agent_runner daemon."""
+    credentials = context.load(home.path, None, None, {})
+    async with daemon("agent_runner", instance, home.path, credentials) as running:
+        await start_runner(running, credentials, folder)
+        await running.stopped()
+
+
+async def _until_stopped(running: Daemon, task: asyncio.Task[None]) -> None:
+    """Wait for the stop; a task that fails first ends the daemon with its error."""
+    stopped = asyncio.create_task(running.stopped())
+    await asyncio.wait([stopped, task], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if task.done():
+        task.result()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one daemon: the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m services.app", description="Run one daemon of a fleet.")
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--home", required=True, type=Path)
+    parser.add_argument("--fleet", required=True, type=Path)
+    parser.add_argument("--instance", default="launcher")
+    options = parser.parse_args(arguments)
+    logs.configure()
+    home = Home(options.home)
+    work: Coroutine[Any, Any, None]
+    if options.kind == "launcher":
+        work = run_launcher(home, options.fleet.resolve())
+    elif options.kind == "warden":
+        work = run_warden(home, options.instance)
+    else:
+        work = run_runner(home, options.instance, options.fleet.resolve().parent)
+    try:
+        uvloop.run(work)
+    except errors.BusError as exc:
+        log.error("daemon_ended", error=str(exc))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The fleet-health panel as text: ten lines that a person takes in at a glance. Pure: a panel in, a renderable out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bus.flags import Mode
+from services.health import DaemonLine, Panel, State, Verdict
+from services.replay import Tally
+
+_VERDICT = {Verdict.NOMINAL: "bold green", Verdict.CONCERN: "bold yellow", Verdict.ULTRA: "bold white on red"}
+_STATE = {
+    State.STARTING: "cyan",
+    State.ALIVE: "green",
+    State.LATE: "yellow",
+    State.DEAF: "bold yellow",
+    State.DOWN: "bold red",
+}
+#: Glyphs beside the colours: a panel must be readable without them.
+_DOT = {State.STARTING: "◌", State.ALIVE: "●", State.LATE: "◐", State.DEAF: "◍", State.DOWN: "○"}
+
+
+def age(seconds: float | None) -> str:
+    """Seconds as a person says them: ``0.4 s``, ``12 s``, ``3 min``, ``2.5 h``, ``4 d``."""
+    if seconds is None:
+        return "never"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 172_800:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.0f} d"
+
+
+def panel(view: Panel, tally: Tally | None = None) -> RenderableType:
+    """Everything that `systems status` shows."""
+    parts: list[RenderableType] = [_head(view)]
+    parts += [Text(f"  {reason}", style="yellow") for reason in view.reasons[:6]]
+    parts += [_daemons(view), _roles(view)]
+    if tally is not None:
+        parts.append(replay_line(tally))
+    parts.append(_facts(view))
+    if view.last_errors:
+        parts.append(_errors(view))
+    return Group(*parts)
+
+
+def _head(view: Panel) -> Text:
+    text = Text()
+    text.append(f" {view.verdict.value} ", style=_VERDICT[view.verdict])
+    text.append(f"  fleet health at {view.at:%Y-%m-%d %H:%M:%S} UTC", style="dim")
+    return text
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in columns:
+        left = name in {"daemon", "role", "state", "evidence", "last errors", ""}
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "evidence")
+    return table
+
+
+def _daemons(view: Panel) -> Table:
+    table = _table("daemon", "state", "in hand", "done", "beat", "evidence")
+    for line in view.daemons:
+        state = Text(f"{_DOT[line.state]} {line.state.value}", style=_STATE[line.state])
+        beat = age(line.beat_age_s) if line.beat_age_s is not None else "none"
+        table.add_row(line.name, state, f"{line.in_flight:,}", f"{line.handled:,}", beat, _evidence(line))
+    return table
+
+
+def _evidence(line: DaemonLine) -> str:
+    if line.note:
+        return line.note
+    said: list[str] = []
+    if line.message_age_s is not None:
+        said.append(f"message {age(line.message_age_s)} ago")
+    if line.empty_age_s is not None:
+        said.append(f"server answered {age(line.empty_age_s)} ago")
+    if line.loop_lag_s >= 0.2:
+        said.append(f"loop late by {age(line.loop_lag_s)}")
+    if line.pid:
+        said.append(f"pid {line.pid}")
+    return ", ".join(said)
+
+
+def _roles(view: Panel) -> Table:
+    table = _table("role", "backlog", "in flight", "asking", "completed", "failed")
+    for role in view.roles:
+        asking = Text("nobody", style="bold yellow") if role.waiting_pulls == 0 and role.in_flight == 0 else str(role.waiting_pulls)
+        table.add_row(
+            role.role, f"{role.backlog:,}", f"{role.in_flight:,}", asking, f"{role.completed:,}", f"{role.failed:,}"
+        )
+    return table
+
+
+def replay_line(tally: Tally) -> Text:
+    """How far a replay is, in one line."""
+    text = Text("replay        ", style="dim")
+    text.append(f"{tally.requested:,} requested, {tally.completed:,} completed", style="bold")
+    if tally.failed or tally.dead_lettered or tally.cancelled:
+        text.append(f", {tally.failed:,} failures, {tally.dead_lettered:,} dead letters, {tally.cancelled:,} cancelled")
+    text.append(f"; {tally.input_tokens:,} input and {tally.output_tokens:,} output tokens")
+    if tally.behind_s > 0.5:
+        text.append(f"; {age(tally.behind_s)} behind the recorded pace", style="yellow")
+    return text
+
+
+def _facts(view: Panel) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    oldest = "none" if view.oldest_in_flight_s is None else f"{age(view.oldest_in_flight_s)} ({view.oldest_in_flight})"
+    table.add_row("oldest claim", oldest)
+    table.add_row(
+        "dead letters", Text(f"{view.dead_letters:,} in backlog", style="bold yellow" if view.dead_letters else "")
+    )
+    switch = view.kill_switch
+    mode = switch.mode.value if switch.mode is Mode.CLEAR else f"{switch.mode.value} since {switch.since:%H:%M:%S}: {switch.text}"
+    table.add_row("kill switch", mode + ("" if switch.armed else " (flag only: nothing obeys it yet)"))
+    for guard in view.guards:
+        armed = Text("armed", style="green") if guard.armed else Text("not armed: the warden is away", style="bold yellow")
+        if guard.last_trip_at is not None:
+            armed.append(f", last trip {_ago(guard.last_trip_at, view.at)} ({guard.last_trip})", style="default")
+        else:
+            armed.append(", never tripped", style="default")
+        table.add_row(guard.name, armed)
+    return table
+
+
+def _errors(view: Panel) -> Table:
+    table = _table("last errors", "", "")
+    for error in view.last_errors:
+        table.add_row(f"{_ago(error.at, view.at)}  {error.role}", error.kind, error.message.splitlines()[0][:90])
+    return table
+
+
+def _ago(at: datetime, now: datetime) -> str:
+    return f"{age(max(0.0, (now - at).total_seconds()))} ago"

@@ -1,0 +1,318 @@
+"""The fleet-health panel: what is there, what waits, what failed, and the verdict.
+
+Gathered from the live bus in one go. What could not be seen is named in `unseen` and is never nominal: a panel that shows
+green because it could not look is worse than none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import msgspec
+from nats import errors as driver
+
+from bus import errors, flags, subjects
+from bus.events import daemon as daemon_events
+from bus.liveness import BEAT_S, Heartbeat
+from bus.puller import EXPIRES_S
+from bus.server import EmbeddedServer
+from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS
+from services.daemon import Bus, control_id
+from services.fleet.registry import Registry
+from services.warden import stranded
+from services.warden.warden import Facts
+
+#: Seconds without a beat after which a daemon is late.
+LATE_S = 2.5 * BEAT_S
+#: Seconds without a message or an answered empty pull after which a beating daemon is deaf: three pulls went unanswered.
+DEAF_S = 3 * EXPIRES_S
+
+
+class State(StrEnum):
+    """How a daemon is."""
+
+    STARTING = "starting"
+    ALIVE = "alive"
+    LATE = "late"
+    DEAF = "deaf"
+    DOWN = "down"
+
+
+class Verdict(StrEnum):
+    """How the fleet is."""
+
+    NOMINAL = "nominal"
+    CONCERN = "concern"
+    ULTRA = "ultra"
+
+
+class DaemonLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A daemon, with the evidence for its state."""
+
+    name: str
+    state: State
+    daemon: str
+    host: str = ""
+    pid: int = 0
+    boot_id: str = ""
+    version: str = ""
+    #: Seconds since its last beat, since it last handled a message, since an empty pull was answered; None for never.
+    beat_age_s: float | None = None
+    message_age_s: float | None = None
+    empty_age_s: float | None = None
+    in_flight: int = 0
+    handled: int = 0
+    loop_lag_s: float = 0.0
+    #: What a person has to know or do.
+    note: str = ""
+
+
+class RoleLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A role's work."""
+
+    role: str
+    #: Waits to be handed out.
+    backlog: int = 0
+    #: Handed out and not finished: running, or waiting for a retry.
+    in_flight: int = 0
+    #: Pull requests open at the server; 0 means that nobody asks for this role's work.
+    waiting_pulls: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class ErrorLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the last failures."""
+
+    at: datetime
+    role: str
+    invocation: str
+    kind: str
+    message: str
+
+
+class GuardLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A guard: whether it can act, and when it last did."""
+
+    name: str
+    armed: bool
+    last_trip_at: datetime | None = None
+    last_trip: str = ""
+
+
+class KillSwitchLine(msgspec.Struct, frozen=True, kw_only=True):
+    """The flag as it is set."""
+
+    mode: flags.Mode
+    since: datetime | None = None
+    text: str = ""
+    #: Whether anything obeys the flag.
+    armed: bool = False
+
+
+class Panel(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that `systems status` shows."""
+
+    at: datetime
+    verdict: Verdict
+    #: Why it is not nominal, the worst first.
+    reasons: tuple[str, ...]
+    daemons: tuple[DaemonLine, ...]
+    roles: tuple[RoleLine, ...]
+    dead_letters: int
+    oldest_in_flight_s: float | None
+    oldest_in_flight: str
+    last_errors: tuple[ErrorLine, ...]
+    kill_switch: KillSwitchLine
+    guards: tuple[GuardLine, ...]
+    #: Spend caps; None while none is enforced.
+    quota: None = None
+    #: What could not be looked at, and why.
+    unseen: tuple[str, ...] = ()
+
+
+def state_of(beat: Heartbeat, now: datetime) -> State:
+    """A daemon's state by its heartbeat's evidence."""
+    if (now - beat.at).total_seconds() > LATE_S:
+        return State.LATE
+    seen = [at for at in (beat.last_message_at, beat.last_empty_at) if at is not None]
+    if beat.daemon == "launcher":
+        return State.ALIVE
+    if not seen:
+        return State.STARTING if (now - beat.started_at).total_seconds() < DEAF_S else State.DEAF
+    return State.DEAF if (now - max(seen)).total_seconds() > DEAF_S else State.ALIVE
+
+
+def line_of(beat: Heartbeat, now: datetime) -> DaemonLine:
+    """A heartbeat as a line of the panel."""
+
+    def age(at: datetime | None) -> float | None:
+        return None if at is None else round(max(0.0, (now - at).total_seconds()), 3)
+
+    state = state_of(beat, now)
+    return DaemonLine(
+        name=beat.instance,
+        state=state,
+        daemon=beat.daemon,
+        host=beat.host,
+        pid=beat.pid,
+        boot_id=beat.boot_id,
+        version=beat.version,
+        beat_age_s=age(beat.at),
+        message_age_s=age(beat.last_message_at),
+        empty_age_s=age(beat.last_empty_at),
+        in_flight=beat.in_flight,
+        handled=beat.handled,
+        loop_lag_s=beat.loop_lag_s,
+        note="draining" if beat.draining else "",
+    )
+
+
+def judge(panel: Panel) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict and its reasons, the worst first. Pure."""
+    ultra: list[str] = []
+    concern: list[str] = []
+    runners = [d for d in panel.daemons if d.daemon == "agent_runner" and d.state in (State.ALIVE, State.STARTING)]
+    backlog = sum(role.backlog for role in panel.roles)
+    if not runners and not panel.unseen:
+        (ultra if backlog else concern).append(f"no agent_runner is alive; {backlog:,} invocations wait")
+    for line in panel.daemons:
+        if line.state is State.DOWN and line.note:
+            ultra.append(f"{line.name} is down: {line.note}")
+        elif line.state not in (State.ALIVE, State.STARTING):
+            concern.append(f"{line.name} is {line.state}" + (f": {line.note}" if line.note else ""))
+    if panel.dead_letters:
+        concern.append(f"{panel.dead_letters:,} dead letters wait for a person: systems dlq ls")
+    if panel.kill_switch.mode is not flags.Mode.CLEAR:
+        concern.append(f"the kill switch is set ({panel.kill_switch.mode})")
+    concern += [f"not seen: {what}" for what in panel.unseen]
+    verdict = Verdict.ULTRA if ultra else Verdict.CONCERN if concern else Verdict.NOMINAL
+    return verdict, tuple(ultra + concern)
+
+
+async def gather(bus: Bus, registry: Registry) -> Panel:
+    """Look at everything.
+
+    Raises:
+        BusUnreachable: there is no server to ask.
+    """
+    now = datetime.now(UTC)
+    unseen: list[str] = []
+    beats, facts, dead, switch = await asyncio.gather(
+        bus.liveness.all(), _facts(bus, unseen), _dead_letters(bus), flags.kill_switch(bus.bucket("flags"))
+    )
+    roles = await asyncio.gather(*(_role(bus, project, name, facts) for project, name in registry.roles))
+    daemons = await _daemons(bus, beats, now)
+    oldest = facts.running[0] if facts is not None and facts.running else None
+    panel = Panel(
+        at=now,
+        verdict=Verdict.NOMINAL,
+        reasons=(),
+        daemons=tuple(daemons),
+        roles=tuple(roles),
+        dead_letters=dead,
+        oldest_in_flight_s=oldest.age_s if oldest else None,
+        oldest_in_flight=oldest.invocation if oldest else "",
+        last_errors=_errors(facts),
+        kill_switch=KillSwitchLine(mode=switch.mode, since=switch.since, text=switch.text),
+        guards=await _guards(bus, daemons),
+        unseen=tuple(unseen),
+    )
+    verdict, reasons = judge(panel)
+    return msgspec.structs.replace(panel, verdict=verdict, reasons=reasons)
+
+
+async def _facts(bus: Bus, unseen: list[str]) -> Facts | None:
+    try:
+        answer = await bus.connection.nc.request("fleet.status", b"", timeout=2)
+    except (driver.NoRespondersError, driver.TimeoutError) as exc:
+        unseen.append(f"claims in flight and last errors (the warden does not answer: {type(exc).__name__})")
+        return None
+    facts = msgspec.json.decode(answer.data, type=Facts)
+    if facts.lag > 0:
+        unseen.append(f"the newest {facts.lag:,} events (the warden is still reading the log)")
+    return facts
+
+
+async def _dead_letters(bus: Bus) -> int:
+    info = await bus.connection.api(f"STREAM.INFO.{DEAD_LETTERS}")
+    return int(info["state"]["messages"])
+
+
+async def _role(bus: Bus, project: str, name: str, facts: Facts | None) -> RoleLine:
+    consumer: stranded.Consumer | None = None
+    try:
+        info = await bus.connection.api(f"CONSUMER.INFO.{INVOCATIONS}.{subjects.role_consumer(project, name)}")
+        consumer = stranded.read(info)
+    except errors.ServerError:
+        # Registered, and its consumer not made yet: nothing waits on what does not exist.
+        consumer = None
+    path = f"{project}/{name}"
+    events = next((r.events for r in facts.roles if r.role == path), {}) if facts is not None else {}
+    return RoleLine(
+        role=path,
+        backlog=consumer.pending if consumer else 0,
+        in_flight=consumer.ack_pending if consumer else 0,
+        waiting_pulls=consumer.waiting if consumer else 0,
+        completed=events.get("completed", 0),
+        failed=events.get("failed", 0),
+    )
+
+
+async def _daemons(bus: Bus, beats: list[Heartbeat], now: datetime) -> list[DaemonLine]:
+    """Those that beat, and those that should: their last word in CONTROL was not that they were asked to stop."""
+    newest: dict[str, Heartbeat] = {}
+    for beat in sorted(beats, key=lambda b: b.started_at):
+        newest[control_id(beat.instance, beat.host)] = beat
+    lines = [line_of(beat, now) for beat in newest.values()]
+    info = await bus.connection.api(f"STREAM.INFO.{CONTROL}", {"subjects_filter": "ctl.daemon.>"})
+    seats = {subject.split(".")[2] for subject in info["state"].get("subjects") or {}}
+    for seat in sorted(seats - newest.keys()):
+        last = await bus.store.last(CONTROL, f"ctl.daemon.{seat}.*")
+        if last is None or last.data is None or isinstance(last.data, daemon_events.Stopped):
+            continue
+        if isinstance(last.data, daemon_events.Started) and last.data.daemon == EmbeddedServer.name:
+            # It just answered.
+            continue
+        lines.append(_missing(seat, last.data))
+    return sorted(lines, key=lambda line: (line.daemon != "launcher", line.name))
+
+
+def _missing(seat: str, last: daemon_events.DaemonEvent) -> DaemonLine:
+    name = seat.rpartition("_")[0]
+    kind = name.rpartition("-")[0] or name
+    match last:
+        case daemon_events.GaveUp():
+            note = f"restarted too often ({last.exits} exits in {last.period_s:g} s); run: {last.command}"
+            return DaemonLine(name=name, state=State.DOWN, daemon=kind, host=last.host, note=note)
+        case daemon_events.Exited():
+            return DaemonLine(name=name, state=State.DOWN, daemon=kind, host=last.host, pid=last.pid)
+        case daemon_events.Started():
+            return DaemonLine(name=name, state=State.DOWN, daemon=kind, host=last.host, pid=last.pid, boot_id=last.boot_id)
+        case daemon_events.Stopped():
+            return DaemonLine(name=name, state=State.DOWN, daemon=kind)
+
+
+def _errors(facts: Facts | None) -> tuple[ErrorLine, ...]:
+    if facts is None:
+        return ()
+    return tuple(
+        ErrorLine(at=e.at, role=e.role, invocation=e.invocation, kind=e.kind, message=e.message)
+        for e in facts.last_errors[:5]
+    )
+
+
+async def _guards(bus: Bus, daemons: list[DaemonLine]) -> tuple[GuardLine, ...]:
+    warden = any(d.daemon == "warden" and d.state is State.ALIVE for d in daemons)
+    lines: list[GuardLine] = []
+    for name, event in (("stuck-claim sweep", "swept"), ("poison-message breaker", "dead_lettered")):
+        last = await bus.store.last(INVOCATIONS, f"inv.*.*.*.{event}")
+        said = ""
+        if last is not None and last.data is not None:
+            said = f"{last.data.reason} {last.subject.split('.')[3]}"
+        lines.append(
+            GuardLine(name=name, armed=warden, last_trip_at=last.stored_at if last is not None else None, last_trip=said)
+        )
+    return tuple(lines)
