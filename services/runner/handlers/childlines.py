@@ -1,7 +1,7 @@
 """The orders that a child process writes on stdout, and what became of them. The format is in :mod:`services.runner.handlers.exec`.
 
 The first order that cannot be followed ends it: :attr:`ChildLines.error` is set and nothing more is taken. A line over
-:data:`LINE_LIMIT` is log, unless it begins like a result: that would be lost without a word.
+:data:`LINE_LIMIT`, and one that is no order, is log, unless it begins like a result: that would be lost without a word.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class ChildLines:
             return
         try:
             line = _line.decode(text)
-        except msgspec.MsgspecError:
+        except output.INVALID as exc:
+            if _RESULT.match(text):
+                raise _refused("result", '{"result": …}', text, exc) from exc
             return  # log
         if line.progress is not _ABSENT:
             self._progress(line.progress)
@@ -115,7 +117,7 @@ class ChildLines:
         if line.request is not _ABSENT:
             self._follow_up(line.request)
         if line.result is not _ABSENT:
-            self.result = msgspec.Raw(bytes(line.result))
+            self.result = output.encode(msgspec.Raw(bytes(line.result)), "the result on stdout")
 
     def _progress(self, raw: msgspec.Raw) -> None:
         note = msgspec.json.decode(raw)
@@ -134,7 +136,7 @@ class ChildLines:
     async def _artifact(self, raw: msgspec.Raw) -> None:
         try:
             wanted = msgspec.json.decode(raw, type=_Artifact)
-        except msgspec.MsgspecError as exc:
+        except output.INVALID as exc:
             raise _refused("artifact", '{"name": "…", "path": "…"}', raw, exc) from exc
         path = self._folder / wanted.path
         content = await asyncio.to_thread(_read, path)
@@ -160,12 +162,12 @@ def _follow_up(raw: msgspec.Raw) -> FollowUp:
     try:
         wanted = msgspec.json.decode(raw, type=_Request)
         subjects.parse_role(wanted.role)
-    except (msgspec.MsgspecError, BadSubject) as exc:
+    except (*output.INVALID, BadSubject) as exc:
         raise _refused("request", '{"role": "project/role", "input": …}', raw, exc) from exc
     return FollowUp(role=wanted.role, input=msgspec.Raw(bytes(wanted.input)), idempotency_key=wanted.key)
 
 
-def _refused(order: str, shape: str, raw: msgspec.Raw, exc: Exception) -> HandlerError:
+def _refused(order: str, shape: str, raw: bytes, exc: Exception) -> HandlerError:
     head = bytes(raw)[:100].decode(errors="replace")
     return HandlerError(
         f"bad_{order}", f"expected the {order} on stdout to be {shape}, got: {head} ({exc})", permanent=True

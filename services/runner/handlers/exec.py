@@ -71,21 +71,23 @@ class ExecRunner:
             )  # fmt: skip
             lines = ChildLines(context, self._folder)
             pumps = (
-                asyncio.create_task(_feed(tree, context.input)),
+                asyncio.create_task(_feed(tree, bytes(context.input))),
                 asyncio.create_task(_follow(tree, out, lines)),
                 asyncio.create_task(_listen(tree, err, context)),
             )
+            ended = asyncio.create_task(tree.exited())
             try:
                 async with tree:
-                    await tree.exited()
+                    # Also when a pump breaks: a child whose pipes nobody serves would never end.
+                    await asyncio.wait((ended, *pumps), return_when=asyncio.FIRST_EXCEPTION)
                 await asyncio.gather(*pumps)
             except asyncio.CancelledError as stop:
                 await self._called_off(stop, pumps, context, out, err)
                 raise
             finally:
-                for pump in pumps:
-                    pump.cancel()
-                await asyncio.wait(pumps)
+                for task in (ended, *pumps):
+                    task.cancel()
+                await asyncio.wait((ended, *pumps))
             await _keep(context, out, err)
             self._judge(await tree.wait(), lines.error, out, err)
             return Result(output=lines.result, follow_ups=tuple(lines.follow_ups), artifacts=tuple(context.kept))

@@ -137,7 +137,7 @@ def _find(target: str, folder: Path) -> Callable[..., Any]:
         try:
             value = getattr(value, name)
         except AttributeError as exc:
-            known = [other for other in vars(value) if not other.startswith("_")] if hasattr(value, "__dict__") else []
+            known = [other for other in dir(value) if not other.startswith("_")]
             raise Permanent(f"unknown name {name!r} in function {target!r}{did_you_mean(name, known)}") from exc
     if not callable(value):
         raise Permanent(f"expected {target!r} to be callable, got: {type(value).__name__}")

@@ -52,11 +52,10 @@ class HttpRunner:
         if not answer.body.strip():
             return msgspec.Raw(b"null")
         try:
-            msgspec.json.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            return output.encode(msgspec.Raw(answer.body), "the answer")
+        except Permanent as exc:
             kind = answer.headers.get("content-type", "no content type")
-            raise Permanent(f"expected JSON from {web.shown(self._url)}, got {kind}: {answer.head} ({exc})") from exc
-        return msgspec.Raw(answer.body)
+            raise Permanent(f"expected JSON from {web.shown(self._url)}, got {kind}: {answer.head}") from exc
 
     async def close(self) -> None:
         """Close the connections."""

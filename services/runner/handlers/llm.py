@@ -69,7 +69,7 @@ class LlmRunner:
         reply: _Chat | _Messages
         try:
             reply = msgspec.json.decode(answer.body, type=_REPLIES[self._handler.api])
-        except msgspec.MsgspecError as exc:
+        except output.INVALID as exc:
             raise Permanent(
                 f"expected an answer of the {self._handler.api} API from {web.shown(self._url)}, got: {answer.head} ({exc})"
             ) from exc

@@ -16,6 +16,8 @@ from services.runner.handler import FollowUp, Permanent, Result
 
 #: More tokens than any model has ever used in one call: a number above it is a unit error, and would trip every quota.
 TOKEN_LIMIT = 10**12
+#: What msgspec raises for bytes that are not JSON of the wanted shape: its own errors, bad UTF-8, nesting without end.
+INVALID = (ValueError, RecursionError)
 _Tokens = Annotated[int, Meta(ge=0, le=TOKEN_LIMIT)]
 
 
@@ -26,14 +28,15 @@ class _Usage(msgspec.Struct, frozen=True):
 
 
 def encode(value: Any, what: str) -> msgspec.Raw:
-    """A Python value as JSON; what is JSON already passes through.
+    """A Python value as JSON; a Raw is checked and passes through.
 
     Raises:
         Permanent: it cannot be JSON; the sentence names its type.
     """
-    if isinstance(value, msgspec.Raw):
-        return value
     try:
+        if isinstance(value, msgspec.Raw):
+            msgspec.json.decode(value)
+            return value
         return msgspec.Raw(msgspec.json.encode(value))
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise Permanent(
@@ -50,8 +53,8 @@ def usage(raw: bytes, where: str) -> Usage:
     """
     try:
         counts = msgspec.json.decode(raw, type=_Usage)
-    except msgspec.MsgspecError as exc:
-        head = bytes(raw[:100]).decode(errors="replace")
+    except INVALID as exc:
+        head = bytes(raw)[:100].decode(errors="replace")
         raise HandlerError(
             "bad_usage",
             f"expected the usage {where} to be token counts from 0 to {TOKEN_LIMIT:,}, got: {head} ({exc})",

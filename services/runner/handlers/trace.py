@@ -13,7 +13,7 @@ import msgspec
 from bus.events.invocation import Usage
 from services.fleet import spec
 from services.runner.handler import Context, Permanent, Result
-from services.runner.handlers.output import TOKEN_LIMIT
+from services.runner.handlers.output import INVALID, TOKEN_LIMIT
 
 #: Seconds.
 _SHORTEST = 0.001
@@ -65,7 +65,7 @@ class TraceRunner:
 def _read(raw: msgspec.Raw) -> _Recorded:
     try:
         recorded = _decoder.decode(raw)
-    except msgspec.MsgspecError as exc:
+    except INVALID as exc:
         raise Permanent(
             f'expected the input to be {{"input_tokens": N, "output_tokens": N}}, got something else: {exc}'
         ) from exc

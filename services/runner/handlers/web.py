@@ -22,6 +22,7 @@ from bus.errors import did_you_mean
 from services.fleet import spec
 from services.runner.failure import HandlerError
 from services.runner.handler import Context, Permanent
+from services.runner.handlers.output import INVALID
 
 #: Bytes of one answer, which is held in memory.
 BODY_LIMIT = 32 * 1024 * 1024
@@ -204,5 +205,5 @@ def _provider_words(body: bytes) -> str:
     """The message of an error as model providers and many others send it; empty if it is not of that form."""
     try:
         return msgspec.json.decode(body, type=_Refusal).error.message[:_HEAD]
-    except msgspec.MsgspecError:
+    except INVALID:
         return ""
