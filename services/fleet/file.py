@@ -165,7 +165,10 @@ class _Reader:
         self._lines = lines
         self.problems: list[Problem] = []
         self._known = checks.Known(
-            {name: set(_tables(project).get("roles") or ()) for name, project in _tables(raw.get("projects")).items()},
+            {
+                name: set(_tables(_tables(project).get("roles")))
+                for name, project in _tables(raw.get("projects")).items()
+            },
             set(_tables(raw.get("prompts"))),
         )
 
@@ -306,9 +309,9 @@ class _Reader:
             path = (*path, int(number) if number else key)
         rule = match["rule"].replace(">= ", "of at least ").replace("<= ", "of at most ").replace("> ", "above ")
         rule = rule.replace("of length of", "with a length of")
-        return self._wrong(
-            path, f"expected {_WORDS.get(match['type'], match['type'])}{rule}, got: {_show(raw)}{remedy}"
-        )
+        each = "each value to be " if "[...]" in (match["at"] or "") else ""
+        word = _WORDS.get(match["type"], match["type"])
+        return self._wrong(path, f"expected {each}{word}{rule}, got: {_show(raw)}{remedy}")
 
     def _check_json(self, value: Any, path: place.Path) -> None:
         """Report what TOML can say and JSON, in which the registry is kept, cannot."""

@@ -9,6 +9,7 @@ What blocks: a schema with an expensive ``pattern`` takes as long as the pattern
 from __future__ import annotations
 
 import functools
+import json
 from collections import OrderedDict
 from typing import Any
 
@@ -96,13 +97,21 @@ def read(raw: bytes) -> Any:
         # Within a string the driver counts from the string's start: find the place in the whole.
         raise NotJson(_no_utf8(raw) or str(exc)) from exc
     except msgspec.DecodeError as exc:
-        text, _, place = str(exc).removeprefix("JSON is malformed: ").partition(" (byte ")
-        at = int(place.rstrip(")")) if place else len(raw)
-        line, column = raw.count(b"\n", 0, at) + 1, at - raw.rfind(b"\n", 0, at)
-        near = raw[max(0, at - 10) : at + 10].decode(errors="replace")
-        raise NotJson(f"{text[:1].lower()}{text[1:]} at line {line}, column {column}", near) from exc
+        raise _not_json(raw, exc) from exc
     except RecursionError as exc:
         raise NotJson("values nested too deep") from exc
+
+
+def _not_json(raw: bytes, exc: msgspec.DecodeError) -> NotJson:
+    # The fast decoder counts the bytes that it has taken, which is not always where the fault is; the slow one knows.
+    try:
+        json.loads(raw)
+    except json.JSONDecodeError as fault:
+        near = fault.doc[max(0, fault.pos - 10) : fault.pos + 10]
+        return NotJson(f"{fault.msg[:1].lower()}{fault.msg[1:]} at line {fault.lineno}, column {fault.colno}", near)
+    except (ValueError, RecursionError):
+        return NotJson(str(exc))
+    return NotJson(str(exc).removeprefix("JSON is malformed: "))
 
 
 def _no_utf8(raw: bytes) -> str:
