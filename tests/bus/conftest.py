@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, get_type_hints
 
 import msgspec
 import pytest
+from hypothesis import strategies as st
 
-from bus import plan
+from bus import events, plan
 from bus.author import Author
 from bus.connection import Connection, connect
 from bus.publisher import Publisher
@@ -29,6 +31,28 @@ class Address(msgspec.Struct, frozen=True):
     def connect_options(self) -> dict[str, Any]:
         """Nothing: the embedded server of a test takes everybody."""
         return {}
+
+
+def _any_events() -> None:
+    """Teach hypothesis what an event may hold, so that ``st.from_type`` makes any of the catalogue."""
+    integers = st.integers(-(2**63), 2**63 - 1)
+    values = st.recursive(
+        st.none() | st.booleans() | integers | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=10),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=6,
+    )
+    st.register_type_strategy(int, integers)
+    st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
+    st.register_type_strategy(datetime, st.datetimes(timezones=st.just(UTC)))
+    st.register_type_strategy(msgspec.Raw, values.map(lambda value: msgspec.Raw(msgspec.json.encode(value))))
+    modules = [getattr(events, noun) for noun in events.NOUNS]
+    for struct in {v for module in modules for v in vars(module).values() if isinstance(v, type)}:
+        if issubclass(struct, msgspec.Struct):
+            fields = {name: st.from_type(hint) for name, hint in get_type_hints(struct).items()}
+            st.register_type_strategy(struct, st.builds(struct, **fields))
+
+
+_any_events()
 
 
 @pytest.fixture
