@@ -94,6 +94,8 @@ def header_block(headers: dict[str, str]) -> bytes:
     Raises:
         ValueError: a value has a line break, which would start a header of its own.
     """
+    if not headers:
+        return b""
     text = "".join([f"{key}: {value}\r\n" for key, value in headers.items()])
     if text.count("\n") != len(headers):
         raise ValueError(f"expected header values without line breaks, got: {headers!r}")

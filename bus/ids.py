@@ -19,7 +19,7 @@ _RANDOM_MASK = ~((0xF << 76) | (0x3 << 62)) & ((1 << 128) - 1)
 
 
 def _text(value: int) -> str:
-    h = f"{value:032x}"
+    h = "%032x" % value  # noqa: UP031 (twice as fast as an f-string here, and on the path of every event)
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
 

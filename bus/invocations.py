@@ -8,6 +8,7 @@ referees. Commands whose answer may not change between two tries (a runner's res
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -22,10 +23,21 @@ from bus.subjects import Ref
 class Written(msgspec.Struct, frozen=True):
     """What an append left behind."""
 
-    #: After the appended events.
-    state: Invocation
+    before: Invocation
+    #: The appended events, the first one's sequence being `first`.
+    events: list[ev.InvocationEvent]
+    first: int
     #: Id of the last of them: the cause of what follows.
     cause: str
+    at: datetime
+
+    @property
+    def state(self) -> Invocation:
+        """After the appended events; folded when somebody asks, because a completion's writer never does."""
+        state = self.before
+        for seq, event in enumerate(self.events, self.first):
+            state = evolve(state, event, seq, self.at)
+        return state
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,10 +104,10 @@ class Invocations:
             # Inside a batch a fence compares with the state before it: only the first of ours needs one.
             batch.append(Append(envelope, None if batch else state.last_seq, ref.all))
             cause = envelope.id
-        last = await self._store.append_batch([*batch, *also])
-        for seq, item in enumerate(batch, last - len(batch) - len(also) + 1):
-            state = evolve(state, item.event.data, seq, item.event.time)
-        return Written(state, cause)
+        if also:
+            batch += also
+        last = await self._store.append_batch(batch)
+        return Written(state, decided, last - len(batch) + 1, cause, batch[0].event.time)
 
 
 def last_id(records: list[Recorded]) -> str:

@@ -33,6 +33,7 @@ class Publisher:
         # Insertion order is deadline order, because every wait is equally long.
         self._waiting: dict[str, tuple[asyncio.Future[bytes], float]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
 
     async def open(self) -> None:
         """Start listening for answers."""
@@ -46,8 +47,13 @@ class Publisher:
             await asyncio.gather(self._task, return_exceptions=True)
         self._give_up(float("inf"))
 
-    async def publish(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> wire.PubAck:
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str] | bytes = b"") -> wire.PubAck:
         """Publish and wait until the server has stored it.
+
+        Args:
+            subject: where to.
+            payload: the message.
+            headers: by name, or a block made by :func:`bus.driver.header_block` or :func:`bus.wire.fence`.
 
         Raises:
             SequenceConflict, StreamFrozen, ServerError: the server refused it: it is not stored.
@@ -56,9 +62,8 @@ class Publisher:
         """
         self._count += 1
         inbox = f"{self._prefix}{self._count}"
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[bytes] = loop.create_future()
-        self._waiting[inbox] = (future, loop.time() + self._answer_s)
+        future: asyncio.Future[bytes] = self._loop.create_future()
+        self._waiting[inbox] = (future, self._loop.time() + self._answer_s)
         try:
             self.send(subject, payload, headers, inbox)
             answer = wire.decode_ack(await future)
@@ -68,14 +73,14 @@ class Publisher:
             raise wire.refusal(f"a publish to {subject}", answer.error)
         return answer
 
-    def send(self, subject: str, payload: bytes, headers: dict[str, str] | None = None, reply: str = "") -> None:
+    def send(self, subject: str, payload: bytes, headers: dict[str, str] | bytes = b"", reply: str = "") -> None:
         """Publish without waiting for an answer: members of an atomic batch, of which only the commit is answered.
 
         Raises:
             PayloadTooLarge: it was not sent.
             Unanswered: the connection is closed, or too much waits in its buffer.
         """
-        block = header_block(headers) if headers else b""
+        block = headers if isinstance(headers, bytes) else header_block(headers)
         try:
             self._nc.send(subject, payload, reply=reply, headers=block)
         except driver.MaxPayloadError as exc:

@@ -98,10 +98,7 @@ class Store:
             SequenceConflict: `scope` has moved on, and not by this event.
             StreamFrozen, ServerError, PayloadTooLarge: the server will not take it.
         """
-        headers = {wire.MSG_ID: event.id}
-        if expect is not None:
-            headers[wire.EXPECTED] = str(expect)
-            headers[wire.EXPECTED_SCOPE] = scope
+        headers = wire.fence(event.id, expect, scope)
         payload = ce.encode(event)
         while True:
             try:

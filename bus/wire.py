@@ -43,6 +43,18 @@ TERM = b"+TERM"
 IN_PROGRESS = b"+WPI"
 
 
+def fence(message_id: str, expect: int | None, scope: str) -> bytes:
+    """The header block of a fenced append, made in one piece: it is on the path of every event.
+
+    `message_id` and `scope` are made of ids and names that are subject tokens, so they hold no line breaks.
+    """
+    if expect is None:
+        return f"NATS/1.0\r\n{MSG_ID}: {message_id}\r\n\r\n".encode()
+    return (
+        f"NATS/1.0\r\n{MSG_ID}: {message_id}\r\n{EXPECTED}: {expect}\r\n{EXPECTED_SCOPE}: {scope}\r\n\r\n"
+    ).encode()
+
+
 class Code(IntEnum):
     """Error codes that are told apart; all others are reported as they come."""
 

@@ -24,6 +24,7 @@ from bus import errors, invocation, subjects
 from bus.invocation import Refused, Status
 from bus.store import parse_time
 from services.daemon import Bus
+from services.fleet import schema
 from services.fleet.registry import Registry
 from services.requests.requests import Ask, Asker, RequestRefused, Requests
 
@@ -118,6 +119,9 @@ class Services:
     async def _ask(self, request: Request) -> bytes:
         _, project, role = request.subject.split(".")
         headers = request.headers or {}
+        if request.data:
+            # Bytes from anybody: what is kept in an event must be JSON, also for a role without a schema.
+            schema.read(request.data)
         ask = Ask(
             role=f"{project}/{role}",
             input=msgspec.Raw(request.data or b"null"),

@@ -58,7 +58,7 @@ class Context:
 
     __slots__ = (
         "_artifact", "_progress", "_request", "attempt", "cancelled", "environment", "input", "kept", "loop", "prompt", "ref",
-        "spent", "traceparent",
+        "spent",
     )  # fmt: skip
 
     def __init__(
@@ -69,7 +69,6 @@ class Context:
         attempt: int,
         prompt: str,
         environment: Mapping[str, str],
-        traceparent: str,
         progress: Callable[[str], None],
         request: Callable[..., Awaitable[str]],
         artifact: Callable[[str, bytes, str], Awaitable[ArtifactRef]],
@@ -83,7 +82,6 @@ class Context:
         self.prompt = prompt
         #: What a child process needs to ask other roles: server, credentials, parent, root, depth, trace context.
         self.environment = environment
-        self.traceparent = traceparent
         #: Use reported so far by :meth:`meter`; kept also when the attempt fails.
         self.spent = Usage()
         #: What :meth:`artifact` has kept so far; holds also when the attempt fails.
@@ -95,6 +93,11 @@ class Context:
         self._progress = progress
         self._request = request
         self._artifact = artifact
+
+    @property
+    def traceparent(self) -> str:
+        """W3C trace context of the claim."""
+        return self.environment.get("TRACEPARENT", "")
 
     def json(self) -> Any:
         """The input as plain Python values."""

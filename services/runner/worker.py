@@ -17,7 +17,7 @@ import structlog
 from bus import errors, invocation, wire
 from bus.events import invocation as ev
 from bus.invocation import Invocation, Refused
-from bus.invocations import last_id
+from bus.invocations import Written, last_id
 from bus.puller import Puller
 from bus.store import INVOCATIONS, Append, Recorded, fold, read
 from bus.subjects import Ref, parse_event, role_consumer
@@ -211,7 +211,6 @@ class Worker:
             attempt=running.state.claim.attempt if running.state.claim else 1,
             prompt=prompt.text if prompt else "",
             environment=Environment(self._desk, running),
-            traceparent=running.traceparent,
             progress=running.progress,
             request=running.request,
             artifact=running.artifact,
@@ -274,7 +273,7 @@ class Worker:
             duration_ms=self._elapsed(running),
         )
         try:
-            state = await self._settle(running, command, [])
+            state = (await self._settle(running, command, [])).state
         except errors.SequenceConflict:
             await self._fence_lost(running)
             return
@@ -317,14 +316,14 @@ class Worker:
 
     async def _settle(
         self, running: Running, command: invocation.Command, follow_ups: list[Append]
-    ) -> Invocation:
-        """Append what ends the claim, under the claim's fence: the state after it."""
+    ) -> Written:
+        """Append what ends the claim, under the claim's fence."""
         state = running.state
         decided = invocation.decide(state, command, running.role.limits, self._desk.author.now())
         written = await self._desk.invocations.append(
             running.ref, state, decided, cause=running.cause, also=follow_ups
         )
-        return written.state
+        return written
 
     async def _fence_lost(self, running: Running) -> None:
         """Somebody else has written: our result does not count. Acknowledge only what has ended."""
