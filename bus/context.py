@@ -72,6 +72,11 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         urls = filter(None, (url.strip() for url in self.url.split(",")))
         return [url if "://" in url else f"nats://{url}" for url in urls]
 
+    def anchored(self, folder: Path) -> Context:
+        """The same with relative paths taken from `folder`, so that it can be read from anywhere."""
+        paths = {field: _path(value) for field in ("creds", "nkey", *_TLS) if (value := getattr(self, field))}
+        return msgspec.structs.replace(self, **{field: str(folder / path) for field, path in paths.items() if path})
+
     def connect_options(self, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         """Keyword arguments for ``nats.connect``, but for the servers.
 

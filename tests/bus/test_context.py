@@ -176,6 +176,14 @@ def test_exports_name_the_home(home: Path) -> None:
     assert context.exports(Context(url="nats://a:1"), home)["SYSTEMS_HOME"] == str(home.resolve())
 
 
+def test_context_anchored_is_readable_from_anywhere(tmp_path: Path) -> None:
+    """Relative paths become absolute, other references stay as they are."""
+    relative = Context(url="nats://a:1", creds="op.creds", nkey="env://SEED", ca="/etc/ca.pem", cert="file://c.pem")
+    assert relative.anchored(tmp_path) == Context(
+        url="nats://a:1", creds=f"{tmp_path}/op.creds", nkey="env://SEED", ca="/etc/ca.pem", cert=f"{tmp_path}/c.pem"
+    )
+
+
 @nkeys
 def test_credentials_by_path_stay_a_path_and_embedded_ones_are_read(tmp_path: Path) -> None:
     """A path is left to the driver, so that rotated credentials are picked up; data: is decoded."""
