@@ -232,7 +232,7 @@ async def test_launcher_asked_twice_gives_no_more_grace(start: Start, home: Home
     """A second signal kills what is still stopping."""
     line, pid = grandchild(tmp_path / "fifo")
     fleet = msgspec.json.decode(
-        b'{"projects":{"p":{"roles":{"r":{"handler":{"kind":"exec","command":["x"]},"grace":1000}}}}}', type=Fleet
+        b'{"projects":{"p":{"roles":{"r":{"handler":{"kind":"exec","command":["x"]},"grace":60}}}}}', type=Fleet
     )
     process = await start(fleet, warden=f"trap '' TERM; {line}; wait")
     async with outlived(await pid(), *(await pids(home)).values()):

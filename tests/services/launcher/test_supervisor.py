@@ -190,7 +190,7 @@ async def test_hurry_gives_no_more_grace(child: Callable[..., Child], tmp_path: 
     async with Supervisor(Restart()) as supervisor:
         for name in "ab":
             fifo = tmp_path / name
-            await supervisor.add(child(name, STUBBORN.format(fifo=fifo), ready=told(fifo), grace=1000), "")
+            await supervisor.add(child(name, STUBBORN.format(fifo=fifo), ready=told(fifo), grace=60), "")
         stopping = asyncio.create_task(supervisor.stop_all())
         async with asyncio.timeout(LIMIT_S):
             await asyncio.sleep(0)  # let it ask the first one
