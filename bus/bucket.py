@@ -13,6 +13,7 @@ import msgspec
 
 from bus import errors, wire
 from bus.connection import Connection
+from bus.driver import parse_headers
 from bus.follower import Follower
 from bus.publisher import Publisher
 from bus.store import Store
@@ -57,47 +58,50 @@ class Bucket:
         Raises:
             SequenceConflict: another revision is there.
         """
-        headers: dict[str, str] = {}
-        if expect is not None:
-            headers[wire.EXPECTED] = str(expect)
-        if ttl_s is not None:
-            headers[wire.TTL] = f"{max(1, round(ttl_s))}s"
-        return (await self._publisher.publish(self._prefix + key, value, headers or None)).seq
+        headers = {} if ttl_s is None else _ttl(ttl_s)
+        if expect is None:
+            return (await self._publisher.publish(self._prefix + key, value, headers)).seq
+        try:
+            return (
+                await self._publisher.publish(self._prefix + key, value, headers | {wire.EXPECTED: str(expect)})
+            ).seq
+        except errors.SequenceConflict:
+            last = await self._last(key) if expect == 0 else None
+            if last is None or not last.gone:
+                raise
+        # A key that is gone has left a mark, which the new value must follow.
+        return (await self._publisher.publish(self._prefix + key, value, headers | {wire.EXPECTED: str(last.seq)})).seq
 
-    async def delete(self, key: str) -> int:
-        """Mark a key as deleted; its history stays as long as the bucket keeps it."""
-        return (await self._publisher.publish(self._prefix + key, b"", {_OPERATION: "DEL"})).seq
+    async def delete(self, key: str, *, ttl_s: float | None = None) -> int:
+        """Mark a key as deleted; its history stays as long as the bucket keeps it, the mark for `ttl_s` if that is given."""
+        headers = {_OPERATION: "DEL"} | ({} if ttl_s is None else _ttl(ttl_s))
+        return (await self._publisher.publish(self._prefix + key, b"", headers)).seq
 
     async def get(self, key: str) -> Entry | None:
         """The present value; None when the key was never set, or is gone."""
+        message = await self._last(key)
+        if message is None or message.gone:
+            return None
+        return Entry(key=key, value=message.data, revision=message.seq, created=message.time.astimezone(UTC))
+
+    async def _last(self, key: str) -> _Message | None:
         try:
-            answer = await self._connection.api(
-                f"STREAM.MSG.GET.{self.stream}", {"last_by_subj": self._prefix + key}
-            )
+            answer = await self._connection.api(f"STREAM.MSG.GET.{self.stream}", {"last_by_subj": self._prefix + key})
         except errors.ServerError as exc:
             if exc.code == wire.Code.MESSAGE_NOT_FOUND:
                 return None
             raise
-        message = msgspec.convert(answer["message"], _Message)
-        head = message.hdrs.decode(errors="replace")
-        if f"{_OPERATION}:" in head or f"{_MARKER}:" in head:
-            return None
-        return Entry(key=key, value=message.data, revision=message.seq, created=message.time.astimezone(UTC))
+        return msgspec.convert(answer["message"], _Message)
 
     async def items(self) -> dict[str, Entry]:
         """All present values by key."""
         found: dict[str, Entry] = {}
-        info = await self._connection.api(f"STREAM.INFO.{self.stream}")
-        last = info["state"]["last_seq"]
-        if info["state"]["messages"] == 0:
-            return found
-        async for entry in self.watch():
-            if entry.gone:
-                found.pop(entry.key, None)
+        async for message in self._store.messages(self.stream, self._prefix + ">"):
+            key = message.subject[len(self._prefix) :]
+            if _OPERATION in message.headers or _MARKER in message.headers:
+                found.pop(key, None)
             else:
-                found[entry.key] = entry
-            if entry.revision >= last:
-                break
+                found[key] = Entry(key=key, value=message.data, revision=message.seq, created=message.stored_at)
         return found
 
     async def watch(self) -> AsyncIterator[Entry]:
@@ -121,3 +125,13 @@ class _Message(msgspec.Struct):
     time: datetime
     data: bytes = b""
     hdrs: bytes = b""
+
+    @property
+    def gone(self) -> bool:
+        """It says that the key was deleted, purged or expired."""
+        headers = parse_headers(self.hdrs)
+        return _OPERATION in headers or _MARKER in headers
+
+
+def _ttl(seconds: float) -> dict[str, str]:
+    return {wire.TTL: f"{max(1, round(seconds))}s"}

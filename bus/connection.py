@@ -133,7 +133,7 @@ async def connect(
                 allow_reconnect=True,
                 max_reconnect_attempts=1,
                 reconnect_time_wait=RECONNECT_S,  # type: ignore[arg-type]  # seconds; a fraction is fine
-                connect_timeout=3,
+                connect_timeout=2,
                 pending_size=PENDING_BYTES,
                 disconnected_cb=disconnected,
                 reconnected_cb=reconnected,

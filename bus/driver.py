@@ -17,6 +17,7 @@ from collections.abc import Callable
 from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 #: Receives (subject, reply, payload, header block or None) on the event loop, and must not wait.
 Sink = Callable[[str, str, bytes, bytes | None], None]
@@ -31,10 +32,17 @@ class Driver(Client):
         super().__init__()
         self._sinks: dict[int, Sink] = {}
 
-    async def sink(self, subject: str, receive: Sink) -> None:
-        """Subscribe, and hand every message to `receive` as it is parsed."""
+    async def sink(self, subject: str, receive: Sink) -> Subscription:
+        """Subscribe, and hand every message to `receive` as it is parsed; until :meth:`unsink`."""
         subscription = await self.subscribe(subject, cb=_unexpected)
         self._sinks[subscription._id] = receive  # noqa: SLF001 (the driver's number of the subscription)
+        return subscription
+
+    async def unsink(self, subscription: Subscription) -> None:
+        """Listen no more. What was under way is dropped."""
+        self._sinks.pop(subscription._id, None)  # noqa: SLF001 (the driver's number of the subscription)
+        if not self.is_closed:
+            await subscription.unsubscribe()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         receive = self._sinks.get(sid)
@@ -113,7 +121,8 @@ def parse_headers(block: bytes | None) -> dict[str, str]:
         headers["Status"], _, headers["Description"] = status.partition(" ")
     for line in lines:
         key, colon, value = line.partition(":")
-        if colon:
+        # Only the server's first line is a status: a stored message may carry a header of that name.
+        if colon and key not in ("Status", "Description"):
             headers[key.strip()] = value.strip()
     return headers
 

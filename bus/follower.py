@@ -22,6 +22,8 @@ log = structlog.get_logger()
 CAPACITY = 2_000
 #: Seconds without a reader after which the server drops the consumer.
 _INACTIVE_S = 30.0
+#: Seconds between two looks whether the connection broke.
+_LOOK_S = 0.5
 
 
 class Follower:
@@ -41,6 +43,8 @@ class Follower:
         self._queue: asyncio.Queue[wire.Delivery | None] = asyncio.Queue()
         self._puller: Puller | None = None
         self._next = 1
+        #: What the connection's `up_since` was when the present consumer was made.
+        self._since = 0.0
 
     @property
     def last_answer_at(self) -> float | None:
@@ -56,7 +60,7 @@ class Follower:
             while True:
                 if self._puller is None:
                     await self._begin()
-                first = await self._queue.get()
+                first = await self._first()
                 batch = self._take(first, limit)
                 if batch is None:
                     await self._end()
@@ -68,6 +72,16 @@ class Follower:
         finally:
             await self._end()
 
+    async def _first(self) -> wire.Delivery | None:
+        """The next delivery; None when the connection broke meanwhile: what was on its way then is lost, and maybe the last."""
+        while True:
+            if self._queue.empty() and self._connection.up_since != self._since:
+                return None
+            try:
+                return await asyncio.wait_for(self._queue.get(), _LOOK_S)
+            except TimeoutError:
+                continue
+
     def _take(self, first: wire.Delivery | None, limit: int) -> list[wire.Delivery] | None:
         """What lies ready, in order; None when the consumer was lost or skipped something."""
         batch: list[wire.Delivery] = []
@@ -75,7 +89,7 @@ class Follower:
         while item is not None:
             if item.consumer_seq != self._next:
                 log.warning("follower_gap", stream=self.stream, expected=self._next, got=item.consumer_seq)
-                return batch or None
+                break
             self._next += 1
             self.position = item.seq
             self.pending = item.pending
@@ -100,6 +114,7 @@ class Follower:
                 "inactive_threshold": int(_INACTIVE_S * 1e9),
             }
         )
+        self._since = self._connection.up_since
         self._queue = asyncio.Queue()
         self._next = 1
         queue = self._queue

@@ -79,7 +79,7 @@ class Liveness:
 
     async def end(self, daemon: str, boot_id: str) -> None:
         """Say that the daemon is gone: its claims may be swept at once."""
-        await self._bucket.delete(f"{daemon}.{boot_id}")
+        await self._bucket.delete(f"{daemon}.{boot_id}", ttl_s=HEARTBEAT_TTL_S)
 
     async def all(self) -> list[Heartbeat]:
         """Everybody whose heartbeat has not expired. A value that is no heartbeat is left out."""

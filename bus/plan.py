@@ -13,12 +13,16 @@ import msgspec
 from bus import errors, wire
 from bus.connection import Connection
 from bus.events.topology import Change
+from bus.store import INVOCATIONS
+from bus.subjects import role_requests
 from bus.topology import Consumer, Stream, Topology
 
 #: Fields that the server refuses to change on a live stream or consumer.
 _FIXED = frozenset({"storage", "retention", "name", "deliver_policy", "ack_policy", "replay_policy"})
 #: Switches that the server lets nobody take back.
 _ONE_WAY = frozenset({"deny_delete", "deny_purge", "allow_msg_counter", "allow_msg_schedules", "allow_msg_ttl"})
+#: Limits of a stream: lowering one drops what lies beyond it at once.
+_BOUNDS = frozenset({"max_age", "max_bytes", "max_msgs", "max_msgs_per_subject"})
 #: Fields whose absence in the server's answer means this value.
 _ABSENT: dict[str, Any] = {"max_age": 0, "max_ack_pending": 1000, "max_waiting": 512, "max_msgs_per_subject": -1}
 
@@ -57,7 +61,9 @@ async def plan(connection: Connection, declared: Topology, *, prune_roles: bool 
     return steps
 
 
-async def apply(connection: Connection, declared: Topology, steps: list[Step], *, allow_destructive: bool = False) -> None:
+async def apply(
+    connection: Connection, declared: Topology, steps: list[Step], *, allow_destructive: bool = False
+) -> None:
     """Carry the steps out.
 
     Raises:
@@ -150,33 +156,47 @@ def _destructive(changed: dict[str, Any], live: dict[str, Any]) -> str:
             return f"{field} cannot be changed in place (live: {live.get(field)!r}, declared: {value!r})"
         if field in _ONE_WAY and live.get(field) and not value:
             return f"{field} cannot be taken back"
+        if field in _BOUNDS and _bound(value) < _bound(live.get(field)):
+            return f"{field} would drop messages that are kept now (live: {live.get(field)!r}, declared: {value!r})"
     return ""
+
+
+def _bound(value: object) -> float:
+    """How much a limit allows: zero, less and nothing mean no limit."""
+    return value if isinstance(value, int) and value > 0 else float("inf")
 
 
 async def _leftovers(connection: Connection, declared: Topology) -> list[Step]:
     wanted = {f"{c.stream}/{c.name}" for c in declared.consumers}
+    if await _live(connection, f"STREAM.INFO.{INVOCATIONS}") is None:
+        return []
     steps: list[Step] = []
-    for stream in {c.stream for c in declared.consumers}:
-        offset = 0
-        while True:
-            page = await connection.api(f"CONSUMER.LIST.{stream}", {"offset": offset})
-            for info in page.get("consumers") or []:
-                name = f"{stream}/{info['name']}"
-                if info["config"].get("durable_name") and name not in wanted:
-                    pending = info["num_pending"] + info["num_ack_pending"]
-                    steps.append(
-                        Step(
-                            kind="consumer",
-                            name=name,
-                            action="delete",
-                            changes=(),
-                            destructive=f"{pending:,} work items wait on it" if pending else "",
-                        )
+    offset = 0
+    while True:
+        page = await connection.api(f"CONSUMER.LIST.{INVOCATIONS}", {"offset": offset})
+        found = page.get("consumers") or []
+        for info in found:
+            name = f"{INVOCATIONS}/{info['name']}"
+            if _of_a_role(info) and name not in wanted:
+                pending = info["num_pending"] + info["num_ack_pending"]
+                steps.append(
+                    Step(
+                        kind="consumer",
+                        name=name,
+                        action="delete",
+                        changes=(),
+                        destructive=f"{pending:,} work items wait on it" if pending else "",
                     )
-            offset += len(page.get("consumers") or [])
-            if offset >= page.get("total", 0):
-                break
-    return steps
+                )
+        offset += len(found)
+        if not found or offset >= page.get("total", 0):
+            return steps
+
+
+def _of_a_role(info: dict[str, Any]) -> bool:
+    """Whether a consumer is one that we made for a role; anybody else's is left alone."""
+    project, _, role = info["name"].partition("_")
+    return bool(info["config"].get("filter_subject") == role_requests(project, role))
 
 
 def _json(value: object) -> str:

@@ -8,7 +8,10 @@ and find their future by number, and one task watches the deadlines. A publish w
 from __future__ import annotations
 
 import asyncio
+
+import msgspec
 from nats import errors as driver
+from nats.aio.subscription import Subscription
 
 from bus import errors, wire
 from bus.connection import Connection
@@ -19,6 +22,15 @@ from bus.driver import header_block
 ANSWER_S = 5.0
 #: Seconds between two looks at the deadlines.
 _CHECK_S = 0.5
+#: The answer when no stream takes a subject, in the shape of the server's own.
+_NO_STREAM = msgspec.json.encode(
+    {
+        "error": {
+            "err_code": wire.Code.STREAM_NOT_FOUND,
+            "description": "no stream takes this subject; run `systems apply`",
+        }
+    }
+)
 
 
 class Publisher:
@@ -33,11 +45,12 @@ class Publisher:
         # Insertion order is deadline order, because every wait is equally long.
         self._waiting: dict[str, tuple[asyncio.Future[bytes], float]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._inbox: Subscription | None = None
         self._loop = asyncio.get_running_loop()
 
     async def open(self) -> None:
         """Start listening for answers."""
-        await self._nc.sink(self._prefix + "*", self._answered)
+        self._inbox = await self._nc.sink(self._prefix + "*", self._answered)
         self._task = asyncio.create_task(self._expire(), name="publisher_deadlines")
 
     async def close(self) -> None:
@@ -45,6 +58,8 @@ class Publisher:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._inbox is not None:
+            await self._nc.unsink(self._inbox)
         self._give_up(float("inf"))
 
     async def publish(self, subject: str, payload: bytes, headers: dict[str, str] | bytes = b"") -> wire.PubAck:
@@ -95,11 +110,7 @@ class Publisher:
             return
         if block is not None and not payload:
             # 503: nobody listens on the subject, so there is no such stream (yet).
-            waiting[0].set_exception(
-                errors.ServerError(
-                    "a publish", wire.Code.STREAM_NOT_FOUND, "no stream takes this subject; run `systems apply`"
-                )
-            )
+            waiting[0].set_result(_NO_STREAM)
         else:
             waiting[0].set_result(payload)
 

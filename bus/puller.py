@@ -11,11 +11,13 @@ and asked again, so a server that went away and came back is followed again with
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import msgspec
 import structlog
 from nats import errors as driver
+from nats.aio.subscription import Subscription
 
 from bus import wire
 from bus.connection import Connection
@@ -62,6 +64,7 @@ class Puller:
         self._count = 0
         self._paused = True
         self._task: asyncio.Task[None] | None = None
+        self._inbox: Subscription | None = None
         self._wake = asyncio.Event()
         #: Loop time of the last message, and of the last pull that the server answered as empty.
         self.last_message_at: float | None = None
@@ -69,7 +72,7 @@ class Puller:
 
     async def open(self) -> None:
         """Start pulling."""
-        await self._nc.sink(self._prefix + "*", self._received)
+        self._inbox = await self._nc.sink(self._prefix + "*", self._received)
         self._paused = False
         self._task = asyncio.create_task(self._run(), name=f"puller {self.name}")
 
@@ -83,6 +86,8 @@ class Puller:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._inbox is not None:
+            await self._nc.unsink(self._inbox)
 
     def done(self) -> None:
         """One message is worked off: there is room for another."""
@@ -99,11 +104,11 @@ class Puller:
 
     async def _run(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), 0.5 if self._open else 0.05)
-            except TimeoutError:
-                self._forget_late()
             self._wake.clear()
+            # Also while messages flow: a pull that was lost must not take up room for as long as the others are busy.
+            self._forget_late()
             await self._connection.ready()
             if not self._paused and self._want() >= self._enough():
                 self._ask(self._want())

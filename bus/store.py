@@ -11,8 +11,10 @@ Nothing here gives up by itself: a caller that must not wait for an absent serve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,6 +24,7 @@ from nats import errors as driver
 from bus import envelope as ce
 from bus import errors, invocation, upcasters, wire
 from bus.connection import Connection
+from bus.driver import parse_headers
 from bus.publisher import Publisher
 from bus.subjects import Ref, parse_event, type_of
 
@@ -59,17 +62,29 @@ class Recorded(msgspec.Struct, frozen=True):
     raw: bytes = b""
 
 
+class Message(msgspec.Struct, frozen=True):
+    """One message as it lies in a stream, whatever it is."""
+
+    seq: int
+    subject: str
+    stored_at: datetime
+    data: bytes
+    #: Its own, and those that the server adds when it is read.
+    headers: dict[str, str]
+
+
 def read(seq: int, subject: str, stored_at: datetime, payload: bytes) -> Recorded:
     """A stored message as an event; rubbish becomes a record with a `problem` instead of an exception."""
     where = f"{subject} (sequence {seq})"
     try:
         event = ce.decode(payload, where)
         data = upcasters.read(event.type, event.dataversion, event.data, where)
-        # An event of another noun would surprise whoever folds what lies on these subjects.
-        if event.type != type_of(subject):
-            raise errors.BadEvent(where, f"expected type {type_of(subject)!r}, got: {event.type!r}")
     except errors.BadEvent as exc:
         return Recorded(seq, subject, stored_at, None, None, exc.why, payload)
+    if event.type != type_of(subject):
+        # An event of another noun would surprise whoever folds what lies on these subjects.
+        why = f"expected type {type_of(subject)!r}, got: {event.type!r}"
+        return Recorded(seq, subject, stored_at, None, None, why, payload)
     return Recorded(seq, subject, stored_at, event, data, "", payload)
 
 
@@ -135,6 +150,10 @@ class Store:
             try:
                 return await self._publish_batch(batch, f"{batch[0].event.id}-{tries}")
             except errors.ServerError as exc:
+                if exc.code == wire.Code.BATCH_INCOMPLETE:
+                    # The connection broke between its members: the server dropped those that it had.
+                    log.warning("batch_torn", subject=batch[0].event.subject)
+                    continue
                 if not isinstance(exc, errors.SequenceConflict) and exc.code != wire.Code.BATCH_DUPLICATE:
                     raise
                 stored = await self._find(batch[-1].event, batch[-1].scope or batch[-1].event.subject)
@@ -168,9 +187,10 @@ class Store:
     async def _find(self, event: ce.Envelope, scope: str) -> int | None:
         """The sequence under which the event was stored by an earlier try, if it was."""
         stream = stream_of(event.subject)
-        async for record in self.read(stream, scope or event.subject):
-            if record.event is not None and record.event.id == event.id:
-                return record.seq
+        async with aclosing(self.read(stream, scope or event.subject)) as records:
+            async for record in records:
+                if record.event is not None and record.event.id == event.id:
+                    return record.seq
         return None
 
     async def history(self, ref: Ref) -> list[Recorded]:
@@ -183,64 +203,81 @@ class Store:
 
     async def find(self, id_: str) -> Ref | None:
         """Which project and role an invocation id belongs to."""
-        async for record in self.read(INVOCATIONS, f"inv.*.*.{id_}.>", limit=1):
-            return parse_event(record.subject)[0]
+        async with aclosing(self.read(INVOCATIONS, f"inv.*.*.{id_}.*", limit=1)) as records:
+            async for record in records:
+                return parse_event(record.subject)[0]
         return None
 
     async def last(self, stream: str, filter_: str) -> Recorded | None:
         """The last message in the stream that matches the filter."""
-        records = [record async for record in self._get(stream, {"last_by_subj": filter_})]
-        return records[0] if records else None
+        found = [message async for message in self._get(stream, {"last_by_subj": filter_})]
+        return _record(found[0]) if found else None
 
-    async def read(self, stream: str, filter_: str, *, start: int = 1, limit: int = 0) -> AsyncIterator[Recorded]:
-        """Messages of a stream that match the filter, from sequence `start` on; `limit` 0 is all of them."""
+    async def read(
+        self, stream: str, filter_: str, *, start: int = 1, limit: int = 0
+    ) -> AsyncGenerator[Recorded, None]:
+        """Events of a stream that match the filter, from sequence `start` on; `limit` 0 is all of them."""
+        async with aclosing(self.messages(stream, filter_, start=start, limit=limit)) as messages:
+            async for message in messages:
+                yield _record(message)
+
+    async def messages(
+        self, stream: str, filter_: str, *, start: int = 1, limit: int = 0
+    ) -> AsyncGenerator[Message, None]:
+        """The same, as plain messages that need not be events."""
         left = limit
         while True:
             page = min(_PAGE, left) if limit else _PAGE
             count = 0
-            async for record in self._get(stream, {"seq": start, "next_by_subj": filter_, "batch": page}):
-                count += 1
-                start = record.seq + 1
-                yield record
+            body = {"seq": start, "next_by_subj": filter_, "batch": page}
+            async with aclosing(self._get(stream, body)) as messages:
+                async for message in messages:
+                    count += 1
+                    start = message.seq + 1
+                    yield message
             left -= count
             if count < page or (limit and left <= 0):
                 return
 
-    async def _get(self, stream: str, body: dict[str, Any], *, timeout: float = 5.0) -> AsyncIterator[Recorded]:
+    async def _get(self, stream: str, body: dict[str, Any], *, timeout: float = 5.0) -> AsyncGenerator[Message, None]:
         """A direct get (ADR-31): one message, or with ``batch`` several and an end marker."""
         nc = self._connection.nc
         batched = "batch" in body
-        while True:
-            seen = 0
+        seen = 0
+        # The end marker may be what was lost: nothing is left to ask for then.
+        while not batched or body["batch"] > 0:
+            answers: asyncio.Queue[tuple[bytes, bytes | None]] = asyncio.Queue()
             inbox = nc.new_inbox()
-            subscription = await nc.subscribe(inbox)
+            # The queue is this try's own: an answer to an earlier one that comes late finds nobody.
+            subscription = await nc.sink(inbox, partial(_answered, answers))
             try:
-                await nc.publish(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(body), reply=inbox)
+                nc.send(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(body), reply=inbox)
                 while True:
-                    message = await subscription.next_msg(timeout=timeout)
-                    headers = message.headers or {}
+                    data, block = await asyncio.wait_for(answers.get(), timeout)
+                    headers = parse_headers(block)
                     status = headers.get("Status")
                     if status in ("204", "404"):
                         return
                     if status == "503":
-                        raise errors.ServerError(f"a read of {stream}", wire.Code.STREAM_NOT_FOUND, "there is no such stream")
+                        raise errors.ServerError(
+                            f"a read of {stream}", wire.Code.STREAM_NOT_FOUND, "there is no such stream"
+                        )
                     if status is not None:
                         raise errors.ServerError(f"a read of {stream}", int(status), headers.get("Description", ""))
                     seen += 1
-                    record = _stored(headers, message.data)
+                    message = _stored(headers, data)
                     if batched:
-                        body = body | {"seq": record.seq + 1, "batch": body["batch"] - 1}
-                    yield record
+                        body = body | {"seq": message.seq + 1, "batch": body["batch"] - 1}
+                    yield message
                     if not batched:
                         return
-            except (driver.TimeoutError, TimeoutError, driver.ConnectionClosedError) as exc:
+            except (TimeoutError, driver.ConnectionClosedError, driver.OutboundBufferLimitError) as exc:
                 if nc.is_closed:
                     raise errors.Unanswered(f"a read of {stream}", timeout) from exc
                 log.warning("read_unanswered", stream=stream, got=seen)
                 await self._connection.ready()
             finally:
-                if not nc.is_closed:
-                    await subscription.unsubscribe()
+                await nc.unsink(subscription)
 
 
 def stream_of(subject: str) -> str:
@@ -256,9 +293,20 @@ def stream_of(subject: str) -> str:
             raise errors.BadSubject("a subject", subject, f"one of inv.>, ctl.>, dlq.> (not {other}.>)")
 
 
-def _stored(headers: dict[str, str], data: bytes) -> Recorded:
+def _answered(
+    answers: asyncio.Queue[tuple[bytes, bytes | None]], _inbox: str, _reply: str, data: bytes, block: bytes | None
+) -> None:
+    answers.put_nowait((data, block))
+
+
+def _stored(headers: dict[str, str], data: bytes) -> Message:
+    # The server writes these behind the message's own headers, and the last of a name counts: they cannot be forged.
     stored_at = parse_time(headers["Nats-Time-Stamp"])
-    return read(int(headers["Nats-Sequence"]), headers["Nats-Subject"], stored_at, data)
+    return Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"], stored_at, data, headers)
+
+
+def _record(message: Message) -> Recorded:
+    return read(message.seq, message.subject, message.stored_at, message.data)
 
 
 def parse_time(text: str) -> datetime:

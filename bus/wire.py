@@ -50,9 +50,7 @@ def fence(message_id: str, expect: int | None, scope: str) -> bytes:
     """
     if expect is None:
         return f"NATS/1.0\r\n{MSG_ID}: {message_id}\r\n\r\n".encode()
-    return (
-        f"NATS/1.0\r\n{MSG_ID}: {message_id}\r\n{EXPECTED}: {expect}\r\n{EXPECTED_SCOPE}: {scope}\r\n\r\n"
-    ).encode()
+    return (f"NATS/1.0\r\n{MSG_ID}: {message_id}\r\n{EXPECTED}: {expect}\r\n{EXPECTED_SCOPE}: {scope}\r\n\r\n").encode()
 
 
 class Code(IntEnum):
@@ -69,6 +67,8 @@ class Code(IntEnum):
     STORE_FULL = 10077
     #: A repeated message id inside an atomic batch.
     BATCH_DUPLICATE = 10201
+    #: The commit of an atomic batch arrived, and not all members before it.
+    BATCH_INCOMPLETE = 10176
 
 
 _CONFLICTS = frozenset({Code.WRONG_LAST_SEQUENCE, Code.WRONG_LAST_SEQUENCE_CONSTANT})
