@@ -34,7 +34,12 @@ class Credentials(Protocol):
 
     @property
     def url(self) -> str:
-        """``nats://host:port``."""
+        """Where to, for people."""
+        ...
+
+    @property
+    def servers(self) -> list[str]:
+        """``nats://host:port`` of each server."""
         ...
 
     def connect_options(self) -> dict[str, Any]:
@@ -71,7 +76,8 @@ class Connection:
         if self.nc.is_closed:
             return
         try:
-            await asyncio.wait_for(self.nc.flush(), 2)
+            async with asyncio.timeout(2):
+                await self.nc.flush()
         except (driver.Error, TimeoutError, OSError) as exc:
             log.warning("connection_closed_unflushed", url=self.url, error=repr(exc))
         await self.nc.close()
@@ -128,7 +134,7 @@ async def connect(
         try:
             nc = Driver()
             await nc.connect(
-                credentials.url,
+                credentials.servers,
                 name=name,
                 allow_reconnect=True,
                 max_reconnect_attempts=1,

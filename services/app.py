@@ -198,7 +198,8 @@ async def run_launcher(home: Home, file: Path) -> None:
         boot_id=new_id(),
         now=datetime.now(UTC),
         daemons=tuple(
-            (n, (*app, n.partition("-")[0], "--home", str(home.path), "--fleet", str(file), "--instance", n)) for n in names
+            (n, (*app, n.partition("-")[0], "--home", str(home.path), "--fleet", str(file), "--instance", n))
+            for n in names
         ),
         on_server_ready=on_server_ready,
     )

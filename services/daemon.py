@@ -107,7 +107,8 @@ class Teardown:
         while self._steps:
             name, step, limit_s = self._steps.pop()
             try:
-                await asyncio.wait_for(step(), limit_s)
+                async with asyncio.timeout(limit_s):
+                    await step()
             except Exception as exc:  # noqa: BLE001 (the steps below must run whatever this one raises)
                 self.failed = True
                 log.error("teardown_failed", step=name, error=repr(exc))

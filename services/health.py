@@ -217,7 +217,7 @@ async def gather(bus: Bus, registry: Registry) -> Panel:
         oldest_in_flight=oldest.invocation if oldest else "",
         last_errors=_errors(facts),
         kill_switch=KillSwitchLine(mode=switch.mode, since=switch.since, text=switch.text),
-        guards=await _guards(bus, daemons),
+        guards=await _guards(bus, armed=facts is not None and facts.lag == 0),
         unseen=tuple(unseen),
     )
     verdict, reasons = judge(panel)
@@ -290,7 +290,9 @@ def _missing(seat: str, last: daemon_events.DaemonEvent) -> DaemonLine:
         case daemon_events.Exited():
             return DaemonLine(name=name, state=State.DOWN, daemon=kind, host=last.host, pid=last.pid)
         case daemon_events.Started():
-            return DaemonLine(name=name, state=State.DOWN, daemon=kind, host=last.host, pid=last.pid, boot_id=last.boot_id)
+            return DaemonLine(
+                name=name, state=State.DOWN, daemon=kind, host=last.host, pid=last.pid, boot_id=last.boot_id
+            )
         case daemon_events.Stopped():
             return DaemonLine(name=name, state=State.DOWN, daemon=kind)
 
@@ -304,8 +306,8 @@ def _errors(facts: Facts | None) -> tuple[ErrorLine, ...]:
     )
 
 
-async def _guards(bus: Bus, daemons: list[DaemonLine]) -> tuple[GuardLine, ...]:
-    warden = any(d.daemon == "warden" and d.state is State.ALIVE for d in daemons)
+async def _guards(bus: Bus, *, armed: bool) -> tuple[GuardLine, ...]:
+    """The guards of the warden: armed when it answers and has read all of the log."""
     lines: list[GuardLine] = []
     for name, event in (("stuck-claim sweep", "swept"), ("poison-message breaker", "dead_lettered")):
         last = await bus.store.last(INVOCATIONS, f"inv.*.*.*.{event}")
@@ -313,6 +315,6 @@ async def _guards(bus: Bus, daemons: list[DaemonLine]) -> tuple[GuardLine, ...]:
         if last is not None and last.data is not None:
             said = f"{last.data.reason} {last.subject.split('.')[3]}"
         lines.append(
-            GuardLine(name=name, armed=warden, last_trip_at=last.stored_at if last is not None else None, last_trip=said)
+            GuardLine(name=name, armed=armed, last_trip_at=last.stored_at if last is not None else None, last_trip=said)
         )
     return tuple(lines)

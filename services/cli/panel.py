@@ -94,7 +94,11 @@ def _evidence(line: DaemonLine) -> str:
 def _roles(view: Panel) -> Table:
     table = _table("role", "backlog", "in flight", "asking", "completed", "failed")
     for role in view.roles:
-        asking = Text("nobody", style="bold yellow") if role.waiting_pulls == 0 and role.in_flight == 0 else str(role.waiting_pulls)
+        asking = (
+            Text("nobody", style="bold yellow")
+            if role.waiting_pulls == 0 and role.in_flight == 0
+            else str(role.waiting_pulls)
+        )
         table.add_row(
             role.role, f"{role.backlog:,}", f"{role.in_flight:,}", asking, f"{role.completed:,}", f"{role.failed:,}"
         )
@@ -123,10 +127,16 @@ def _facts(view: Panel) -> Table:
         "dead letters", Text(f"{view.dead_letters:,} in backlog", style="bold yellow" if view.dead_letters else "")
     )
     switch = view.kill_switch
-    mode = switch.mode.value if switch.mode is Mode.CLEAR else f"{switch.mode.value} since {switch.since:%H:%M:%S}: {switch.text}"
+    mode = (
+        switch.mode.value
+        if switch.mode is Mode.CLEAR
+        else f"{switch.mode.value} since {switch.since:%H:%M:%S}: {switch.text}"
+    )
     table.add_row("kill switch", mode + ("" if switch.armed else " (flag only: nothing obeys it yet)"))
     for guard in view.guards:
-        armed = Text("armed", style="green") if guard.armed else Text("not armed: the warden is away", style="bold yellow")
+        armed = (
+            Text("armed", style="green") if guard.armed else Text("not armed: the warden is away", style="bold yellow")
+        )
         if guard.last_trip_at is not None:
             armed.append(f", last trip {_ago(guard.last_trip_at, view.at)} ({guard.last_trip})", style="default")
         else:

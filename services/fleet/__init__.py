@@ -1,0 +1,1 @@
+"""The fleet as data: the file, the registry, schemas and schedules."""

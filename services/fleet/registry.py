@@ -142,7 +142,9 @@ class Registry:
                 case _:
                     raise ValueError("expected a key under roles., prompts. or projects.")  # noqa: TRY301 (one place logs all)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as exc:
-            log.error("registry_value_refused", key=entry.key, revision=entry.revision, error=str(exc), kept="last good")
+            log.error(
+                "registry_value_refused", key=entry.key, revision=entry.revision, error=str(exc), kept="last good"
+            )
             return False
         self.revision = max(self.revision, entry.revision)
         return True

@@ -1,0 +1,1 @@
+"""Asking roles for work: the checks, and the micro service."""

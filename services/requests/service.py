@@ -53,7 +53,9 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 class Services:
     """The micro services of the warden."""
 
-    def __init__(self, bus: Bus, registry: Registry, requests: Requests, facts: Callable[[], Awaitable[object]]) -> None:
+    def __init__(
+        self, bus: Bus, registry: Registry, requests: Requests, facts: Callable[[], Awaitable[object]]
+    ) -> None:
         self._bus = bus
         self._registry = registry
         self._requests = requests
@@ -64,7 +66,9 @@ class Services:
 
     async def open(self) -> None:
         """Begin to answer."""
-        await self._serve("requests", "Ask a role for work: requests.<project>.<role>", {"ask": ("requests.*.*", self._ask)})
+        await self._serve(
+            "requests", "Ask a role for work: requests.<project>.<role>", {"ask": ("requests.*.*", self._ask)}
+        )
         await self._serve(
             "fleet",
             "Facts about the fleet, and cancelling",

@@ -1,0 +1,1 @@
+"""agent_runner: claims work and runs its handlers."""

@@ -55,7 +55,8 @@ class Runner:
             left = begun + grace - asyncio.get_running_loop().time()
             if left > 0:
                 try:
-                    await asyncio.wait_for(desk.keeper.empty(), left)
+                    async with asyncio.timeout(left):
+                        await desk.keeper.empty()
                 except TimeoutError:
                     log.info("grace_over", grace_s=grace)
             for running in list(desk.keeper.running.values()):

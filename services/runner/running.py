@@ -44,9 +44,9 @@ class Running:
         "delivery",
         "note",
         "progress_at",
-        "role",
         "ref",
         "renewed_at",
+        "role",
         "started_at",
         "state",
         "stop_reason",
@@ -103,9 +103,7 @@ class Running:
         """Ask another role on behalf of this invocation: the new invocation's id."""
         self.progress("")
         raw = input if isinstance(input, msgspec.Raw) else msgspec.Raw(msgspec.json.encode(input))
-        accepted = await self._desk.requests.submit(
-            Ask(role=role, input=raw, idempotency_key=key, asker=self.asker)
-        )
+        accepted = await self._desk.requests.submit(Ask(role=role, input=raw, idempotency_key=key, asker=self.asker))
         return accepted.id
 
     async def artifact(self, name: str, content: bytes, media_type: str) -> ArtifactRef:

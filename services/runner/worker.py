@@ -279,12 +279,16 @@ class Worker:
             return
         self.handled += 1
         if state.status is invocation.Status.WAITING:
-            log.info("failed", invocation=running.ref.id, role=running.role.path, kind=error.kind, retry_s=round(wait, 3))
+            log.info(
+                "failed", invocation=running.ref.id, role=running.role.path, kind=error.kind, retry_s=round(wait, 3)
+            )
             # The renewals must be over before the delay starts: a late one would replace it by ack_wait.
             self._desk.keeper.remove(running)
             self._desk.answer(running.delivery.reply, wire.nak(wait))
         else:
-            log.warning("dead_lettered", invocation=running.ref.id, role=running.role.path, kind=error.kind, error=error.message)
+            log.warning(
+                "dead_lettered", invocation=running.ref.id, role=running.role.path, kind=error.kind, error=error.message
+            )
             self._acknowledge(running.delivery)
 
     async def _stopped(self, running: Running, context: Context | None) -> None:
@@ -293,14 +297,17 @@ class Worker:
         match running.stop_reason:
             case Stop.TIMEOUT:
                 await self._fail(
-                    running, context, failure.HandlerError("timeout", f"expected a result within {role.timeout:g} s, got none")
+                    running,
+                    context,
+                    failure.HandlerError("timeout", f"expected a result within {role.timeout:g} s, got none"),
                 )
             case Stop.HUNG:
                 await self._fail(
                     running,
                     context,
                     failure.HandlerError(
-                        "hung", f"expected progress at least every {role.progress_timeout:g} s, got none; it was stopped"
+                        "hung",
+                        f"expected progress at least every {role.progress_timeout:g} s, got none; it was stopped",
                     ),
                 )
             case Stop.DRAIN:
@@ -314,15 +321,11 @@ class Worker:
             case _:
                 await self._fence_lost(running)
 
-    async def _settle(
-        self, running: Running, command: invocation.Command, follow_ups: list[Append]
-    ) -> Written:
+    async def _settle(self, running: Running, command: invocation.Command, follow_ups: list[Append]) -> Written:
         """Append what ends the claim, under the claim's fence."""
         state = running.state
         decided = invocation.decide(state, command, running.role.limits, self._desk.author.now())
-        written = await self._desk.invocations.append(
-            running.ref, state, decided, cause=running.cause, also=follow_ups
-        )
+        written = await self._desk.invocations.append(running.ref, state, decided, cause=running.cause, also=follow_ups)
         return written
 
     async def _fence_lost(self, running: Running) -> None:

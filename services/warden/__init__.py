@@ -1,0 +1,1 @@
+"""warden: the guards, the schedules, and the services that people and agents ask."""

@@ -33,7 +33,9 @@ async def handle(bus: Bus, consumer: Consumer, handler: Callable[[wire.Delivery]
             try:
                 await handler(delivery)
             except errors.BusError as exc:
-                log.warning("handling_failed", consumer=puller.name, subject=delivery.subject, error=str(exc), again_s=_AGAIN_S)
+                log.warning(
+                    "handling_failed", consumer=puller.name, subject=delivery.subject, error=str(exc), again_s=_AGAIN_S
+                )
                 bus.publisher.send(delivery.reply, wire.nak(_AGAIN_S))
             else:
                 bus.publisher.send(delivery.reply, wire.ACK)

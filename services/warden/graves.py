@@ -100,10 +100,6 @@ class Graves:
         if present is not None and present.data is not None and present.data.died_seq >= kept.died_seq:
             return
         cause = next((r.event.id for r in records if r.seq == kept.died_seq and r.event is not None), "")
-        event = self._bus.author.stamp(
-            ref.dead_letter, kept, root=kept.request.root or ref.id, cause=cause
-        )
+        event = self._bus.author.stamp(ref.dead_letter, kept, root=kept.request.root or ref.id, cause=cause)
         await self._bus.store.append(event)
         log.warning("dead_letter_kept", invocation=ref.id, role=f"{ref.project}/{ref.role}", reason=str(kept.reason))
-
-

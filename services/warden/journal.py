@@ -88,7 +88,9 @@ class Journal:
             log.error("consumer_not_changed", role=registered.path, error=str(exc))
             return
         for step in steps:
-            log.info("consumer_applied", role=registered.path, action=step.action, fields=[c.field for c in step.changes])
+            log.info(
+                "consumer_applied", role=registered.path, action=step.action, fields=[c.field for c in step.changes]
+            )
 
 
 def _as_json(value: bytes) -> msgspec.Raw:

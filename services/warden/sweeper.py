@@ -134,7 +134,9 @@ class Sweeper:
         self.acted += 1
         over = outcome.after.status.ended
         self._answer(reply, wire.ACK if over else wire.nak(0))
-        log.warning("swept", invocation=item.ref.id, role=f"{item.ref.project}/{item.ref.role}", reason=str(reason), ended=over)
+        log.warning(
+            "swept", invocation=item.ref.id, role=f"{item.ref.project}/{item.ref.role}", reason=str(reason), ended=over
+        )
 
     def _answer(self, reply: str, what: bytes) -> None:
         self._bus.publisher.send(reply, what)

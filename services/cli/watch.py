@@ -1,0 +1,88 @@
+"""``systems status`` and ``watch``: the fleet-health panel, once or live."""
+
+from __future__ import annotations
+
+import asyncio
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from bus import errors
+from services.cli import output
+from services.cli import panel as drawing
+from services.cli.common import DEFAULTS, Common
+from services.cli.session import Session, operator
+from services.health import Panel, State, Verdict, gather
+from services.replay import Tally
+
+_EXIT = {Verdict.NOMINAL: 0, Verdict.CONCERN: 1, Verdict.ULTRA: 2}
+
+
+async def status(*, common: Common = DEFAULTS) -> int:
+    """Show the fleet-health panel. Exit status: 0 nominal, 1 concern, 2 ultra."""
+    async with operator(common) as session:
+        view = await gather(session.bus, await session.registry())
+    if common.json:
+        output.json(view)
+    else:
+        Console().print(drawing.panel(view))
+    return _EXIT[view.verdict]
+
+
+async def watch(*, every: float = 1.0, common: Common = DEFAULTS) -> int:
+    """Show the fleet-health panel, and keep it up to date until Ctrl-C.
+
+    Parameters
+    ----------
+    every
+        Seconds between two looks.
+    """
+    async with operator(common) as session:
+        await show_until(session, None, every, asyncio.Event())
+    return 0
+
+
+async def show_until(session: Session, tally: Tally | None, every: float, over: asyncio.Event) -> None:
+    """Show the panel again and again: in place on a terminal, one line each time elsewhere."""
+    console = Console()
+    registry = await session.registry()
+    if not console.is_terminal:
+        while not over.is_set():
+            print(line(await gather(session.bus, registry), tally), flush=True)
+            await _pause(over, every)
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            try:
+                await registry.load()
+                live.update(drawing.panel(await gather(session.bus, registry), tally), refresh=True)
+            except errors.BusUnreachable as exc:
+                live.update(Text(f"{exc}", style="bold yellow"), refresh=True)
+            if over.is_set():
+                return
+            await _pause(over, every)
+
+
+async def _pause(over: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await over.wait()
+    except TimeoutError:
+        return
+
+
+def line(view: Panel, tally: Tally | None) -> str:
+    """The panel as one line. Pure."""
+    alive = sum(1 for daemon in view.daemons if daemon.state is State.ALIVE)
+    said = [
+        f"{view.at:%H:%M:%S} {view.verdict.value}",
+        f"{alive} of {len(view.daemons)} daemons alive",
+        f"backlog {sum(r.backlog for r in view.roles):,}",
+        f"in flight {sum(r.in_flight for r in view.roles):,}",
+        f"dead letters {view.dead_letters:,}",
+    ]
+    if tally is not None:
+        said.append(f"{tally.requested:,} requested, {tally.completed:,} completed")
+        said.append(f"{tally.input_tokens:,} + {tally.output_tokens:,} tokens")
+    return " | ".join(said)
