@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -52,13 +53,19 @@ def context(notes: list[str], kept: dict[str, bytes], asked: list[tuple[str, Any
             input=msgspec.Raw(msgspec.json.encode(input)),
             attempt=2,
             prompt=prompt,
-            environment={"TRACEPARENT": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", **(environment or {})},
+            environment={
+                "TRACEPARENT": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                **(environment or {}),
+            },
             progress=notes.append,
             request=request,
             artifact=artifact,
         )
 
     return make
+
+
+SILENCE = b""
 
 
 class Service:
@@ -68,6 +75,7 @@ class Service:
         self.url = ""
         self.requests: list[tuple[dict[str, str], Any]] = []
         self._answers: list[bytes | None] = []
+        self._connections: list[asyncio.Task[Any]] = []
 
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         """Give this answer next; underscores of header names become hyphens."""
@@ -79,8 +87,19 @@ class Service:
         """Close the connection instead of the next answer."""
         self._answers.append(None)
 
+    def keep_silent(self) -> None:
+        """Wait for the client to hang up instead of the next answer."""
+        self._answers.append(SILENCE)
+
+    async def ended(self) -> None:
+        """Wait until all connections are closed; the clients must have hung up."""
+        await asyncio.gather(*self._connections)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.append(task)
         try:
             while (first := await reader.readline()).strip():
                 headers = {":path": first.split()[1].decode()}
@@ -92,10 +111,14 @@ class Service:
                 answer = self._answers.pop(0)
                 if answer is None:
                     break
+                if answer == SILENCE:
+                    await reader.read()
                 writer.write(answer)
                 await writer.drain()
         finally:
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 @pytest.fixture
@@ -108,3 +131,4 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
         told.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         yield told
         server.close()
+        await told.ended()
