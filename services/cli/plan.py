@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from bus import errors, flags, plan as planner, wire
+from bus import errors, flags, wire
+from bus import plan as planner
 from bus.events.topology import Applied, Change
 from bus.store import CONTROL, INVOCATIONS
 from bus.subjects import role_consumer
@@ -23,6 +24,7 @@ from services.cli.session import Session, operator
 from services.fleet import file as fleet_file
 from services.fleet import registry as registered
 from services.fleet.registry import RegisteredRole, Registry
+from services.fleet.spec import Role
 from services.warden.journal import declared
 
 _REGISTRY_STREAM = "KV_registry"
@@ -144,7 +146,7 @@ def _take_roles(registry: Registry, values: dict[str, bytes]) -> set[str]:
         if kind != "roles" or not name:
             continue
         try:
-            role = msgspec.json.decode(value, type=registered.Role)
+            role = msgspec.json.decode(value, type=Role)
         except msgspec.DecodeError as exc:
             output.note(f"systems: warning: the registry's {key} cannot be read ({exc}); its consumer is left as it is")
             kept.add(f"{INVOCATIONS}/{role_consumer(project, name)}")
