@@ -78,6 +78,7 @@ class Complete(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: float = 0.0
     follow_ups: tuple[str, ...] = ()
     artifacts: tuple[ev.ArtifactRef, ...] = ()
+    tail: str = ""
 
 
 class Fail(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,7 +179,9 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     retry_at: datetime | None = None
 
 
-def evolve(state: Invocation | None, event: ev.InvocationEvent, seq: int, time: datetime) -> Invocation:
+def evolve(  # noqa: PLR0912 (one arm for each event)
+    state: Invocation | None, event: ev.InvocationEvent, seq: int, time: datetime
+) -> Invocation:
     """The state after one more event of the log, stored at `seq` and `time`.
 
     An event that cannot follow is folded all the same: the log is the truth, also where it surprises.
@@ -186,9 +189,7 @@ def evolve(state: Invocation | None, event: ev.InvocationEvent, seq: int, time: 
     if state is None:
         match event:
             case ev.Requested():
-                return Invocation(
-                    status=Status.QUEUED, request=event, requested_seq=seq, last_seq=seq, since=time
-                )
+                return Invocation(status=Status.QUEUED, request=event, requested_seq=seq, last_seq=seq, since=time)
             case ev.Scheduled():
                 return Invocation(
                     status=Status.SCHEDULED, request=event.request, requested_seq=0, last_seq=seq, since=time
@@ -234,7 +235,7 @@ def evolve(state: Invocation | None, event: ev.InvocationEvent, seq: int, time: 
     return msgspec.structs.replace(state, **change)
 
 
-def decide(
+def decide(  # noqa: PLR0912 (one arm for each command)
     state: Invocation | None, command: Command, limits: Limits, now: datetime
 ) -> list[ev.InvocationEvent]:
     """The events that carry the command out, to be appended in one batch fenced on ``state.last_seq``.
@@ -259,6 +260,7 @@ def decide(
                     duration_ms=command.duration_ms,
                     follow_ups=command.follow_ups,
                     artifacts=command.artifacts,
+                    tail=command.tail,
                 )
             ]
         case Fail():

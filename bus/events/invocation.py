@@ -143,6 +143,8 @@ class Completed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: Ids of the invocations requested in the same atomic batch.
     follow_ups: tuple[str, ...] = ()
     artifacts: tuple[ArtifactRef, ...] = ()
+    #: The end of what the handler logged; at most 4,000 characters.
+    tail: str = ""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -104,6 +104,12 @@ class Registry:
         for entry in (await self._bucket.items()).values():
             self._take(entry)
 
+    async def refresh(self, key: str) -> None:
+        """Read one key now, without waiting for the watcher to come to it."""
+        entry = await self._bucket.get(key)
+        if entry is not None:
+            self._take(entry)
+
     async def open(self) -> None:
         """Read everything, then keep watching."""
         await self.load()
@@ -155,6 +161,9 @@ class Registry:
             raise ValueError("expected a key roles.<project>.<role>")
         if entry.gone:
             self.roles.pop((project, role_name), None)
+            return
+        present = self.roles.get((project, role_name))
+        if present is not None and present.revision >= entry.revision:
             return
         role = msgspec.json.decode(entry.value, type=Role)
         self.roles[project, role_name] = RegisteredRole(

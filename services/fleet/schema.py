@@ -198,7 +198,7 @@ def _places(schema: dict[str, Any]) -> list[str]:
 @functools.cache
 def _jsonschema() -> Any:
     # Takes a tenth of a second to import, and most fleets have no schema.
-    import jsonschema  # type: ignore[import-untyped]  # noqa: PLC0415 (it ships no types)
+    import jsonschema  # noqa: PLC0415 (it ships no types)
 
     return jsonschema
 
@@ -212,7 +212,7 @@ class _Validators:
     def __call__(self, schema: dict[str, Any]) -> Any:
         found = self._kept.get(id(schema))
         if found is None:
-            from jsonschema_specifications import (  # type: ignore[import-untyped]  # noqa: PLC0415
+            from jsonschema_specifications import (  # noqa: PLC0415
                 REGISTRY,
             )
 

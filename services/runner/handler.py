@@ -47,6 +47,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
     follow_ups: tuple[FollowUp, ...] = ()
     artifacts: tuple[ArtifactRef, ...] = ()
+    #: The end of what it logged, for people; at most 4,000 characters.
+    tail: str = ""
 
 
 class Context:

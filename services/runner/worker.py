@@ -186,14 +186,14 @@ class Worker:
             if running.stop_reason is None:
                 await self._complete(running, context, result)
                 return
-            await self._stopped(running, context)
-        except asyncio.CancelledError:
+            await self._stopped(running, context, None)
+        except asyncio.CancelledError as stop:
             if running.stop_reason is None:
                 raise
             task = asyncio.current_task()
             while task is not None and task.uncancel() > 0:
                 pass
-            await self._stopped(running, context)
+            await self._stopped(running, context, stop)
         except errors.SequenceConflict:
             await self._fence_lost(running)
         except Exception as exc:  # noqa: BLE001 (whatever a handler raises is its result)
@@ -230,7 +230,8 @@ class Worker:
             usage=context.spent + result.usage,
             duration_ms=self._elapsed(running),
             follow_ups=tuple(parse_event(item.event.subject)[0].id for item in follow_ups),
-            artifacts=result.artifacts,
+            artifacts=tuple(dict.fromkeys((*context.kept, *result.artifacts))),
+            tail=result.tail,
         )
         await self._settle(running, command, follow_ups)
         self._acknowledge(running.delivery)
@@ -271,6 +272,7 @@ class Worker:
             retry_at=self._desk.author.now() + timedelta(seconds=wait),
             usage=context.spent if context else ev.Usage(),
             duration_ms=self._elapsed(running),
+            artifacts=tuple(context.kept) if context else (),
         )
         try:
             state = (await self._settle(running, command, [])).state
@@ -291,25 +293,17 @@ class Worker:
             )
             self._acknowledge(running.delivery)
 
-    async def _stopped(self, running: Running, context: Context | None) -> None:
-        """The handler ended because it was told to."""
+    async def _stopped(self, running: Running, context: Context | None, stop: BaseException | None) -> None:
+        """The handler ended because it was told to; `stop` may carry what it said last."""
         role = running.role.role
+        detail = "\n".join(getattr(stop, "__notes__", ()))
         match running.stop_reason:
             case Stop.TIMEOUT:
-                await self._fail(
-                    running,
-                    context,
-                    failure.HandlerError("timeout", f"expected a result within {role.timeout:g} s, got none"),
-                )
+                why = f"expected a result within {role.timeout:g} s, got none; it was stopped"
+                await self._fail(running, context, failure.HandlerError("timeout", why, detail=detail))
             case Stop.HUNG:
-                await self._fail(
-                    running,
-                    context,
-                    failure.HandlerError(
-                        "hung",
-                        f"expected progress at least every {role.progress_timeout:g} s, got none; it was stopped",
-                    ),
-                )
+                why = f"expected progress at least every {role.progress_timeout:g} s, got none; it was stopped"
+                await self._fail(running, context, failure.HandlerError("hung", why, detail=detail))
             case Stop.DRAIN:
                 try:
                     command = invocation.Release(reason=ev.ReleaseReason.DRAIN, holder=self._desk.boot_id)
@@ -325,8 +319,7 @@ class Worker:
         """Append what ends the claim, under the claim's fence."""
         state = running.state
         decided = invocation.decide(state, command, running.role.limits, self._desk.author.now())
-        written = await self._desk.invocations.append(running.ref, state, decided, cause=running.cause, also=follow_ups)
-        return written
+        return await self._desk.invocations.append(running.ref, state, decided, cause=running.cause, also=follow_ups)
 
     async def _fence_lost(self, running: Running) -> None:
         """Somebody else has written: our result does not count. Acknowledge only what has ended."""

@@ -76,7 +76,7 @@ class Journal:
         if kind != "roles" or not role:
             return
         # The registry's own watcher may be a moment behind this message.
-        await self._registry.load()
+        await self._registry.refresh(key)
         registered = self._registry.roles.get((project, role))
         if registered is None:
             return

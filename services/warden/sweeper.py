@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -23,7 +24,7 @@ from bus.invocation import Refused, Status
 from bus.store import INVOCATIONS
 from services.daemon import Bus
 from services.fleet.registry import Registry
-from services.warden import stranded
+from services.warden import checkpoint, stranded
 from services.warden.holders import Holders
 from services.warden.work import Open, OpenWork
 
@@ -33,6 +34,8 @@ log = structlog.get_logger()
 _SWEEP_EVERY_S = 0.25
 #: Seconds between two scans for stranded work.
 _SCAN_EVERY_S = 1.0
+#: Seconds between two checkpoints: what a restart reads again is at most this much of the log.
+_SAVE_EVERY_S = 10.0
 #: Invocations acted on at the same time.
 _AT_ONCE = 64
 
@@ -40,9 +43,11 @@ _AT_ONCE = 64
 class Sweeper:
     """Follows, looks, acts."""
 
-    def __init__(self, bus: Bus, registry: Registry) -> None:
+    def __init__(self, bus: Bus, registry: Registry, folder: Path) -> None:
         self._bus = bus
         self._registry = registry
+        #: Where the checkpoint is kept.
+        self._file = folder / "warden.checkpoint"
         self.work = OpenWork()
         self.holders = Holders()
         self._log = Follower(bus.connection, INVOCATIONS, ["inv.>"])
@@ -74,10 +79,14 @@ class Sweeper:
             group.create_task(self._scan_for_ever())
 
     async def _follow_log(self) -> None:
+        loop = asyncio.get_running_loop()
         info = await self._bus.connection.api(f"STREAM.INFO.{INVOCATIONS}")
-        target = info["state"]["last_seq"]
-        if target == 0:
+        created, target = info["created"], info["state"]["last_seq"]
+        self.work = checkpoint.load(self._file, created, target, now=self._bus.author.now(), monotonic=loop.time())
+        self._log = Follower(self._bus.connection, INVOCATIONS, ["inv.>"], start=self.work.position + 1)
+        if self.work.position >= target:
             self._caught_up.set()
+        saved_at = loop.time()
         async for batch in self._log.batches():
             now = asyncio.get_running_loop().time()
             for delivery in batch:
@@ -87,8 +96,18 @@ class Sweeper:
             if not self._caught_up.is_set() and self._log.position >= target:
                 log.info("log_folded", sequence=self._log.position, unfinished=len(self.work.open))
                 self._caught_up.set()
+            if loop.time() - saved_at > _SAVE_EVERY_S:
+                self._save(created)
+                saved_at = loop.time()
             # A long replay must not starve the heartbeat.
             await asyncio.sleep(0)
+
+    def _save(self, created: str) -> None:
+        now, monotonic = self._bus.author.now(), asyncio.get_running_loop().time()
+        try:
+            checkpoint.save(self._file, self.work, created, now=now, monotonic=monotonic)
+        except OSError as exc:
+            log.warning("checkpoint_unsaved", file=str(self._file), error=str(exc))
 
     async def _report(self, rejected: Rejected) -> None:
         log.warning("rubbish_found", subject=rejected.subject, seq=rejected.seq, reason=rejected.reason)

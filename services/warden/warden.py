@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -68,10 +69,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 class Warden:
     """Runs the guards, the schedules and the services."""
 
-    def __init__(self, bus: Bus, registry: Registry, requests: Requests) -> None:
+    def __init__(self, bus: Bus, registry: Registry, requests: Requests, folder: Path) -> None:
         self._bus = bus
         self._registry = registry
-        self.sweeper = Sweeper(bus, registry)
+        self.sweeper = Sweeper(bus, registry, folder)
         self._graves = Graves(bus)
         self._journal = Journal(bus, registry)
         self._ticks = Ticks(bus, registry, requests)

@@ -64,6 +64,12 @@ class OpenWork:
         #: Sequence of the last message folded.
         self.position = 0
 
+    def add(self, item: Open) -> None:
+        """Keep an unfinished invocation."""
+        self.open[item.ref.id] = item
+        if item.holder:
+            self.by_holder.setdefault(item.holder, set()).add(item.ref.id)
+
     def take(self, delivery: wire.Delivery, now: float) -> Rejected | None:
         """Fold one message of INVOCATIONS, seen at monotonic second `now`; rubbish is returned as a report."""
         self.position = delivery.seq
@@ -98,7 +104,6 @@ class OpenWork:
             case ev.Claimed(holder=holder, reply=reply, delivery=delivery, runner=runner):
                 item.status, item.holder, item.reply = Status.RUNNING, holder, reply
                 item.delivery, item.runner = delivery, runner
-                self.by_holder.setdefault(holder, set()).add(ref.id)
             case ev.Failed() as failed:
                 item.status = Status.WAITING
                 if failed.retry_at is not None:
@@ -109,7 +114,7 @@ class OpenWork:
             case _:
                 self.open.pop(ref.id, None)
                 return
-        self.open[ref.id] = item
+        self.add(item)
 
     def _remember(self, ref: Ref, failed: ev.Failed, record: Recorded) -> None:
         self.last_errors.append(

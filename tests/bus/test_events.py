@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bus import events, upcasters
+from bus import errors, events, upcasters
 
 WHERE = "a test"
 
@@ -62,7 +62,7 @@ def test_usage_adds_up(a: events.invocation.Usage, b: events.invocation.Usage, c
 def test_events_refuse_times_without_an_offset(text: str) -> None:
     """A time that names no instant is rubbish here, and not an exception at its first comparison."""
     raw = msgspec.json.encode({"due": text, "request": {}})
-    with pytest.raises(upcasters.errors.BadEvent, match="due"):
+    with pytest.raises(errors.BadEvent, match="due"):
         upcasters.read("systems.invocation.scheduled", 1, raw, WHERE)
 
 

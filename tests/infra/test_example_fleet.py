@@ -39,7 +39,6 @@ def context(prompt: str) -> Context:
         attempt=1,
         prompt=prompt,
         environment={},
-        traceparent="",
         progress=lambda _: None,
         request=refuse,
         artifact=refuse,

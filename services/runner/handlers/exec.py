@@ -90,7 +90,12 @@ class ExecRunner:
                 await asyncio.wait((ended, *pumps))
             await _keep(context, out, err)
             self._judge(await tree.wait(), lines.error, out, err)
-            return Result(output=lines.result, follow_ups=tuple(lines.follow_ups), artifacts=tuple(context.kept))
+            return Result(
+                output=lines.result,
+                follow_ups=tuple(lines.follow_ups),
+                artifacts=tuple(context.kept),
+                tail=_detail(out, err),
+            )
 
     async def _called_off(
         self, stop: BaseException, pumps: tuple[asyncio.Task[None], ...], context: Context, out: ChildLog, err: ChildLog
