@@ -53,7 +53,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("plan", "services.cli.plan:plan", _BUS, "Show what apply would change, like a diff."),
     Command("apply", "services.cli.plan:apply", _BUS, "Bring the bus to its declared shape."),
     Command("check", "services.cli.check:check", _BUS, "Check a fleet file."),
-    Command("limits", "services.cli.check:limits", _BUS, "Show what is bounded, and what stays with a person."),
+    Command("limits", "services.cli.limits:limits", _BUS, "Show what is bounded, and what stays with a person."),
     Command("env", "services.cli.shell:env", _SHELL, "Print shell exports for the plain tools."),
     Command("completion", "services.cli.shell:completion", _SHELL, "Print or install shell completion."),
 )
