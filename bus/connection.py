@@ -80,7 +80,11 @@ class Connection:
                 await self.nc.flush()
         except (driver.Error, TimeoutError, OSError) as exc:
             log.warning("connection_closed_unflushed", url=self.url, error=repr(exc))
-        await self.nc.close()
+            self.nc.forget()
+        try:
+            await self.nc.close()
+        except OSError as exc:
+            log.warning("connection_closed_unflushed", url=self.url, error=repr(exc))
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -150,7 +154,7 @@ async def connect(
         except (driver.Error, OSError, TimeoutError) as exc:
             # The driver ends with "no servers available"; what went wrong came to the error callback before.
             why = last or exc
-            if isinstance(why, (driver.AuthorizationError, ssl.SSLError)):
+            if isinstance(why, (driver.AuthorizationError, ssl.SSLError)) or _REFUSED in str(why).lower():
                 raise errors.BusUnreachable(credentials.url, f"login refused: {why}", "check the credentials") from exc
             if not wait:
                 raise errors.BusUnreachable(credentials.url, _why(why)) from exc
@@ -161,12 +165,17 @@ async def connect(
     # The first connection must fail fast; every later one is retried for ever.
     nc.options["max_reconnect_attempts"] = -1
     up.set()
-    text = str(nc.connected_server_version)
+    found = nc.connected_server_version
+    text = f"{found.major}.{found.minor}.{found.patch}"
     if version(text) < NEEDED:
         await nc.close()
         raise errors.ServerTooOld(text, ".".join(map(str, NEEDED)), FEATURE)
     connection = Connection(nc, credentials.url, up)
     return connection
+
+
+#: What the server says to a wrong login; the driver has a class for it only once it is connected.
+_REFUSED = "authorization violation"
 
 
 def _why(exc: BaseException) -> str:

@@ -53,6 +53,11 @@ class Driver(Client):
         self.stats["in_bytes"] += len(data)
         receive(subject.decode(), reply.decode(), data, headers or None)
 
+    def forget(self) -> None:
+        """Drop what waits to be sent: closing would try to write it to a connection that is gone."""
+        self._pending.clear()
+        self._pending_data_size = 0
+
     def send(self, subject: str, payload: bytes, *, reply: str = "", headers: bytes = b"") -> None:
         """Publish without waiting: into the outgoing buffer, which the driver flushes in the background.
 

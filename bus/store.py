@@ -137,10 +137,12 @@ class Store:
 
         Raises:
             SequenceConflict: one fence did not hold, and the batch was not stored by an earlier try.
-            Conflict: more than :data:`bus.wire.BATCH_LIMIT` events.
+            Conflict: no event, or more than :data:`bus.wire.BATCH_LIMIT`.
         """
         if len(batch) == 1:
             return await self.append(batch[0].event, expect=batch[0].expect, scope=batch[0].scope)
+        if not batch:
+            raise errors.Conflict("expected at least one event in a batch, got: none")
         if len(batch) > wire.BATCH_LIMIT:
             raise errors.Conflict(f"expected at most {wire.BATCH_LIMIT:,} events in one batch, got: {len(batch):,}")
         tries = 0
@@ -312,11 +314,3 @@ def _record(message: Message) -> Recorded:
 def parse_time(text: str) -> datetime:
     """RFC 3339 with nanoseconds, as the server writes it, cut to microseconds."""
     return msgspec.convert(text, datetime).astimezone(UTC)
-
-
-async def wait_for(awaitable: Any, seconds: float, what: str) -> Any:
-    """The awaitable's result, or ``Unanswered`` after `seconds`."""
-    try:
-        return await asyncio.wait_for(awaitable, seconds)
-    except TimeoutError as exc:
-        raise errors.Unanswered(what, seconds) from exc

@@ -28,6 +28,11 @@ class Address(msgspec.Struct, frozen=True):
 
     url: str
 
+    @property
+    def servers(self) -> list[str]:
+        """The one server."""
+        return [self.url]
+
     def connect_options(self) -> dict[str, Any]:
         """Nothing: the embedded server of a test takes everybody."""
         return {}
