@@ -20,6 +20,7 @@ from services.cli.session import operator
 from services.cli.watch import show_until
 from services.fleet.file import load
 from services.home import resolve
+from services.launcher.main import SYSTEMS
 from services.replay import Replay, Tally
 from services.replay_file import TraceRow, read_trace
 

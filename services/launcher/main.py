@@ -37,6 +37,9 @@ log = structlog.get_logger()
 
 #: What a draining daemon needs beyond the longest grace of a role: release, farewell, connection.
 STOP_MARGIN_S = 10.0
+
+#: The command line of this installation, by its whole path: what a person is told to run must work in any shell.
+SYSTEMS = str(Path(sys.executable).parent / "systems")
 #: Seconds after which a start that goes on in spite of its cancellation is cancelled again.
 CANCEL_AGAIN_S = 0.5
 
@@ -134,7 +137,7 @@ class Launcher:
             self.supervisor.listen(reporter)
             bus.push_async_callback(self.supervisor.unlisten, reporter)
         for child in self._children():
-            await self.supervisor.add(child, f"systems start {child.name} --home {self.home.path}")
+            await self.supervisor.add(child, f"{SYSTEMS} start {child.name} --home {self.home.path}")
 
     async def _server(self) -> Context:
         """The fleet's server: an embedded one that is started, or another that is only named."""
@@ -151,7 +154,7 @@ class Launcher:
                 sync_always=self.options.sync_always,
             )
         )
-        await self.supervisor.add(embedded, f"systems up --home {self.home.path}")
+        await self.supervisor.add(embedded, f"{SYSTEMS} up --home {self.home.path}")
         # A fixed address makes the next start come back to it, also after this file is gone.
         write_json(self.home.run / "port.json", embedded.port)
         return Context(url=embedded.url)

@@ -77,9 +77,9 @@ class Keeper:
                 log.warning("handler_ignores_stop", invocation=running.ref.id, role=running.role.path)
                 running.stop(running.stop_reason, now)
             return
-        if now - running.started_at > role.timeout:
+        if not running.settling and now - running.started_at > role.timeout:
             running.stop(Stop.TIMEOUT, now)
-        elif now - running.progress_at > role.progress_timeout:
+        elif not running.settling and now - running.progress_at > role.progress_timeout:
             running.stop(Stop.HUNG, now)
         elif now - running.renewed_at > role.ack_wait / 3 and running.ref.id in self.running:
             running.renew(now)

@@ -47,6 +47,7 @@ class Running:
         "ref",
         "renewed_at",
         "role",
+        "settling",
         "started_at",
         "state",
         "stop_reason",
@@ -80,12 +81,16 @@ class Running:
         #: What the handler last said of its progress.
         self.note = ""
         self.stop_reason: Stop | None = None
+        #: The handler is done, and its result is being written.
+        self.settling = False
         self.stopped_at = 0.0
         #: The task that runs the handler.
         self.task: asyncio.Task[None] | None = None
 
     def stop(self, reason: Stop, now: float) -> None:
-        """Tell the handler to end; the first reason stands."""
+        """Tell the handler to end; the first reason stands. Too late for one whose result is being written."""
+        if self.settling:
+            return
         if self.stop_reason is None:
             self.stop_reason = reason
         self.stopped_at = now

@@ -33,6 +33,8 @@ log = structlog.get_logger()
 
 #: Requests that a completion may carry: a batch holds 1,000 messages, and the completion is one of them.
 FOLLOW_UP_LIMIT = 900
+#: Seconds until an append is tried again that the server refused for reasons of its own.
+_AGAIN_S = 1.0
 #: Bytes of output that an event holds; a larger one goes to the artifacts.
 OUTPUT_LIMIT = 256 * 1024
 
@@ -164,7 +166,7 @@ class Worker:
         decided: list[ev.InvocationEvent],
         cause: str,
     ) -> Running | None:
-        written = await self._desk.invocations.append(ref, state, decided, cause=cause)
+        written = await self._write(ref, state, decided, cause)
         state = written.state
         if state.status is not invocation.Status.RUNNING:
             # Its crashes were spent before we could begin: buried instead of claimed.
@@ -319,7 +321,29 @@ class Worker:
         """Append what ends the claim, under the claim's fence."""
         state = running.state
         decided = invocation.decide(state, command, running.role.limits, self._desk.author.now())
-        return await self._desk.invocations.append(running.ref, state, decided, cause=running.cause, also=follow_ups)
+        # From here on only the claim is kept alive: a handler that is done can neither hang nor take too long.
+        running.settling = True
+        return await self._write(running.ref, state, decided, running.cause, follow_ups)
+
+    async def _write(
+        self,
+        ref: Ref,
+        state: Invocation,
+        decided: list[ev.InvocationEvent],
+        cause: str,
+        also: list[Append] | None = None,
+    ) -> Written:
+        """Append under the fence, for as long as it takes: a server that takes nothing now (its disk is full, its stream
+        is frozen) must not cost a result that was paid for.
+        """
+        while True:
+            try:
+                return await self._desk.invocations.append(ref, state, decided, cause=cause, also=also or ())
+            except errors.SequenceConflict:
+                raise
+            except errors.ServerError as exc:
+                log.error("server_takes_nothing", invocation=ref.id, error=str(exc), again_s=_AGAIN_S)
+                await asyncio.sleep(_AGAIN_S)
 
     async def _fence_lost(self, running: Running) -> None:
         """Somebody else has written: our result does not count. Acknowledge only what has ended."""

@@ -52,6 +52,7 @@ class Sweeper:
         self.holders = Holders()
         self._log = Follower(bus.connection, INVOCATIONS, ["inv.>"])
         self._caught_up = asyncio.Event()
+        self._reports: asyncio.Queue[Rejected] = asyncio.Queue()
         self._since = 0.0
         #: Invocations swept, put back or buried since the start.
         self.acted = 0
@@ -74,6 +75,7 @@ class Sweeper:
         self._since = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_log())
+            group.create_task(self._report_for_ever())
             group.create_task(self._follow_heartbeats())
             group.create_task(self._sweep_for_ever())
             group.create_task(self._scan_for_ever())
@@ -92,7 +94,7 @@ class Sweeper:
             for delivery in batch:
                 rejected = self.work.take(delivery, now)
                 if rejected is not None:
-                    await self._report(rejected)
+                    self._reports.put_nowait(rejected)
             if not self._caught_up.is_set() and self._log.position >= target:
                 log.info("log_folded", sequence=self._log.position, unfinished=len(self.work.open))
                 self._caught_up.set()
@@ -108,6 +110,15 @@ class Sweeper:
             checkpoint.save(self._file, self.work, created, now=now, monotonic=monotonic)
         except OSError as exc:
             log.warning("checkpoint_unsaved", file=str(self._file), error=str(exc))
+
+    async def _report_for_ever(self) -> None:
+        """Rubbish is told on the side: a server that takes no event must not keep us from reading on."""
+        while True:
+            rejected = await self._reports.get()
+            try:
+                await self._report(rejected)
+            except errors.BusError as exc:
+                log.warning("rubbish_unreported", subject=rejected.subject, seq=rejected.seq, error=str(exc))
 
     async def _report(self, rejected: Rejected) -> None:
         log.warning("rubbish_found", subject=rejected.subject, seq=rejected.seq, reason=rejected.reason)
@@ -169,8 +180,8 @@ class Sweeper:
                 continue
             try:
                 await self.scan()
-            except errors.Unanswered as exc:
-                log.warning("scan_unanswered", error=str(exc))
+            except errors.BusError as exc:
+                log.warning("scan_failed", error=str(exc))
 
     async def scan(self) -> None:
         """Look once for stranded work, and bring it back."""
@@ -232,7 +243,11 @@ class Sweeper:
 
         async def one(item: Coroutine[Any, Any, None]) -> None:
             async with gate:
-                await item
+                try:
+                    await item
+                except errors.BusError as exc:
+                    # The server takes nothing just now; the next round looks again.
+                    log.warning("guard_could_not_act", error=str(exc))
 
         async with asyncio.TaskGroup() as group:
             for item in work:
