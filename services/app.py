@@ -191,7 +191,7 @@ async def run_launcher(home: Home, file: Path) -> None:
             yield EventReporter(running)
 
     app = (sys.executable, "-m", "services.app")
-    names = ["warden", *(f"agent_runner-{n}" for n in range(1, loaded.fleet.daemons.runners + 1))]
+    names = ["warden", *(f"agent_runner-{n}" for n in range(1, loaded.fleet.daemons.agent_runner.instances + 1))]
     options = Options(
         home=home,
         fleet=loaded.fleet,

@@ -194,11 +194,17 @@ class Restart(_Table, frozen=True):
     period: Positive = 300.0
 
 
+class AgentRunner(_Table, frozen=True):
+    """How the launcher runs agent_runner."""
+
+    #: Processes on this machine; all of them share the work.
+    instances: Count = 1
+
+
 class Daemons(_Table, frozen=True):
     """How the launcher runs the daemons."""
 
-    #: agent_runner processes on this machine.
-    runners: Count = 1
+    agent_runner: AgentRunner = AgentRunner()
     restart: Restart = Restart()
 
 

@@ -231,7 +231,7 @@ class Launcher:
 
 def daemons(fleet: Fleet, home: Home) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The daemons of a fleet in their order of start, as (name, command)."""
-    names = ["warden", *(f"agent_runner-{n}" for n in range(1, fleet.daemons.runners + 1))]
+    names = ["warden", *(f"agent_runner-{n}" for n in range(1, fleet.daemons.agent_runner.instances + 1))]
     app = (sys.executable, "-m", "services.app")
     return tuple((name, (*app, name.partition("-")[0], "--home", str(home.path), "--instance", name)) for name in names)
 

@@ -322,4 +322,4 @@ def test_file_that_is_missing_says_what_to_do(tmp_path: Path) -> None:
 def test_file_without_anything_is_an_empty_fleet(tmp_path: Path) -> None:
     """An empty file is a fleet of nothing, with the defaults of its server and daemons."""
     fleet = load(write(tmp_path, "")).fleet
-    assert (fleet.roles(), fleet.server, fleet.daemons.runners) == ({}, Server(), 1)
+    assert (fleet.roles(), fleet.server, fleet.daemons.agent_runner.instances) == ({}, Server(), 1)

@@ -17,7 +17,7 @@ import pytest
 
 from bus import context, errors, port
 from bus.context import Context
-from services.fleet.spec import Daemons, Fleet, Server
+from services.fleet.spec import AgentRunner, Daemons, Fleet, Server
 from services.home import Home
 from services.launcher import control
 from services.launcher.control import Phase
@@ -39,7 +39,7 @@ from pathlib import Path
 import msgspec, nats
 from bus import errors
 from services import logs
-from services.fleet.spec import Fleet
+from services.fleet.spec import AgentRunner, Fleet
 from services.home import Home
 from services.launcher.main import Launcher, Options
 
@@ -273,7 +273,7 @@ async def test_launcher_with_a_server_of_somebody_else_starts_none(start: Start,
 
 def test_daemons_are_named_with_their_commands(home: Home) -> None:
     """One warden and as many runners as the fleet says, each told its home and its name."""
-    named = dict(daemons(Fleet(daemons=Daemons(runners=2)), home))
+    named = dict(daemons(Fleet(daemons=Daemons(agent_runner=AgentRunner(instances=2))), home))
     assert list(named) == ["warden", "agent_runner-1", "agent_runner-2"]
     assert named["agent_runner-2"] == (
         *(sys.executable, "-m", "services.app", "agent_runner", "--home", str(home.path)),
