@@ -78,7 +78,8 @@ class Follower:
             if self._queue.empty() and self._connection.up_since != self._since:
                 return None
             try:
-                return await asyncio.wait_for(self._queue.get(), _LOOK_S)
+                async with asyncio.timeout(_LOOK_S):
+                    return await self._queue.get()
             except TimeoutError:
                 continue
 

@@ -29,6 +29,8 @@ log = structlog.get_logger()
 EXPIRES_S = 5.0
 #: Seconds after which an unanswered pull counts as lost.
 _LATE_S = 2.0
+#: Seconds to wait after a refused pull.
+_REFUSED_S = 0.25
 
 
 class Puller:
@@ -63,6 +65,7 @@ class Puller:
         self._open: dict[str, tuple[int, float]] = {}
         self._count = 0
         self._paused = True
+        self._not_before = 0.0
         self._task: asyncio.Task[None] | None = None
         self._inbox: Subscription | None = None
         self._wake = asyncio.Event()
@@ -105,11 +108,15 @@ class Puller:
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), 0.5 if self._open else 0.05)
+                # Not wait_for: on Python 3.11 it swallows a cancellation that comes together with the wake-up.
+                async with asyncio.timeout(0.5 if self._open else 0.05):
+                    await self._wake.wait()
             self._wake.clear()
             # Also while messages flow: a pull that was lost must not take up room for as long as the others are busy.
             self._forget_late()
             await self._connection.ready()
+            if asyncio.get_running_loop().time() < self._not_before:
+                continue
             if not self._paused and self._want() >= self._enough():
                 self._ask(self._want())
 
@@ -158,6 +165,9 @@ class Puller:
             return
         self.last_empty_at = now
         self._settle(token, int(headers.get("Nats-Pending-Messages", self._open.get(token, (0, 0))[0])))
+        if status in ("503", "409"):
+            # It would be refused again at once: a missing consumer is asked for a few times a second, and not without end.
+            self._not_before = now + _REFUSED_S
         gone = status == "503" or (status == "409" and "Deleted" in description)
         if gone and self._on_lost is not None:
             self._on_lost(description or "there is no such consumer")

@@ -255,7 +255,8 @@ class Store:
             try:
                 nc.send(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(body), reply=inbox)
                 while True:
-                    data, block = await asyncio.wait_for(answers.get(), timeout)
+                    async with asyncio.timeout(timeout):
+                        data, block = await answers.get()
                     headers = parse_headers(block)
                     status = headers.get("Status")
                     if status in ("204", "404"):
