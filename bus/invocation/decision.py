@@ -1,43 +1,28 @@
-"""The life of one invocation: what has happened (``evolve``) and what may happen next (``decide``).
-
-Plain functions: no I/O, no clock, no ids made inside. The same fold serves the runner, the warden, the command line and
-any projection. ``decide`` never promises that its events are written: the fence decides that, and whoever loses the
-fence folds again and asks again.
-
-What is *not* promised here: that a handler ran once. A claim that was swept may still have a process behind it; only
-its events are refused.
-"""
+"""What may happen next, and why not. Pure: the clock's time is an argument, and the fence has the last word."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, assert_never
+from typing import assert_never
 
 import msgspec
 
 from bus.events import invocation as ev
-
-
-class Status(StrEnum):
-    """Where an invocation stands."""
-
-    SCHEDULED = "scheduled"
-    QUEUED = "queued"
-    RUNNING = "running"
-    WAITING = "waiting"
-    COMPLETED = "completed"
-    CANCELLED = "cancelled"
-    DEAD_LETTERED = "dead_lettered"
-    DISCARDED = "discarded"
-
-    @property
-    def ended(self) -> bool:
-        """No runner will touch it again (a dead letter only by a person's redrive)."""
-        return self in _ENDED
-
-
-_ENDED = frozenset({Status.COMPLETED, Status.CANCELLED, Status.DEAD_LETTERED, Status.DISCARDED})
+from bus.invocation.commands import (
+    Bury,
+    Cancel,
+    Claim,
+    Command,
+    Complete,
+    Discard,
+    Fail,
+    FallDue,
+    Redrive,
+    Release,
+    Sweep,
+)
+from bus.invocation.state import Invocation, Status
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,86 +39,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def max_deliver(self) -> int:
         """The server's backstop: every error and every crash spends one delivery, and one is for luck."""
         return self.max_attempts + self.max_crashes + 1
-
-
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """Take the work."""
-
-    holder: str
-    runner: str
-    delivery: int
-    reply: str
-    registry_revision: int = 0
-    prompt_digest: str = ""
-
-
-class Complete(msgspec.Struct, frozen=True, kw_only=True):
-    """Hand in the result. `follow_ups` are the ids requested in the same batch."""
-
-    holder: str
-    delivery: int
-    output: msgspec.Raw = ev.EMPTY
-    output_ref: ev.ArtifactRef | None = None
-    usage: ev.Usage = ev.Usage()
-    duration_ms: float = 0.0
-    follow_ups: tuple[str, ...] = ()
-    artifacts: tuple[ev.ArtifactRef, ...] = ()
-    tail: str = ""
-
-
-class Fail(msgspec.Struct, frozen=True, kw_only=True):
-    """Hand in an error; `retry_at` is when the next try would start, if one is left."""
-
-    holder: str
-    delivery: int
-    error: ev.Error
-    retry_at: datetime
-    usage: ev.Usage = ev.Usage()
-    duration_ms: float = 0.0
-    artifacts: tuple[ev.ArtifactRef, ...] = ()
-
-
-class Sweep(msgspec.Struct, frozen=True, kw_only=True):
-    """Take the claim from a holder that is gone or silent."""
-
-    holder: str
-    reason: ev.SweepReason
-
-
-class Release(msgspec.Struct, frozen=True, kw_only=True):
-    """Put the work back at nobody's fault. An empty holder puts back what nobody holds."""
-
-    reason: ev.ReleaseReason
-    holder: str = ""
-
-
-class Bury(msgspec.Struct, frozen=True, kw_only=True):
-    """The server will deliver no more: all deliveries are spent."""
-
-
-class Cancel(msgspec.Struct, frozen=True, kw_only=True):
-    """Call it off, wherever it stands."""
-
-    reason: str = ""
-
-
-class Redrive(msgspec.Struct, frozen=True, kw_only=True):
-    """Send a dead letter back to work with fresh attempts."""
-
-    reason: str = ""
-
-
-class Discard(msgspec.Struct, frozen=True, kw_only=True):
-    """Give a dead letter up for good."""
-
-    reason: str = ""
-
-
-class FallDue(msgspec.Struct, frozen=True, kw_only=True):
-    """The time of a delayed request has come."""
-
-
-Command = Claim | Complete | Fail | Sweep | Release | Bury | Cancel | Redrive | Discard | FallDue
 
 
 class Refusal(StrEnum):
@@ -154,85 +59,6 @@ class Refused(Exception):
     def __init__(self, reason: Refusal, state: Invocation | None) -> None:
         self.reason, self.state = reason, state
         super().__init__(f"{reason.value}" + (f": it is {state.status}" if state else ""))
-
-
-class Invocation(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the next decision depends on."""
-
-    status: Status
-    request: ev.Requested
-    #: Stream sequence of the latest ``requested``; an older delivery is dropped. 0 while scheduled.
-    requested_seq: int
-    #: Stream sequence of the last event: the fence of the next append.
-    last_seq: int
-    #: When the last event was stored or decided.
-    since: datetime
-    #: Errors, crashes and redrives; errors and crashes start again at a redrive.
-    errors: int = 0
-    crashes: int = 0
-    redrives: int = 0
-    #: The claim, while running; empty otherwise.
-    claim: ev.Claimed | None = None
-    #: Over all attempts and generations.
-    usage: ev.Usage = ev.Usage()
-    error: ev.Error | None = None
-    retry_at: datetime | None = None
-
-
-def evolve(  # noqa: PLR0912 (one arm for each event)
-    state: Invocation | None, event: ev.InvocationEvent, seq: int, time: datetime
-) -> Invocation:
-    """The state after one more event of the log, stored at `seq` and `time`.
-
-    An event that cannot follow is folded all the same: the log is the truth, also where it surprises.
-    """
-    if state is None:
-        match event:
-            case ev.Requested():
-                return Invocation(status=Status.QUEUED, request=event, requested_seq=seq, last_seq=seq, since=time)
-            case ev.Scheduled():
-                return Invocation(
-                    status=Status.SCHEDULED, request=event.request, requested_seq=0, last_seq=seq, since=time
-                )
-            case _:
-                # The beginning was trimmed away, or somebody wrote by hand: an invocation without its request.
-                state = Invocation(
-                    status=Status.QUEUED, request=ev.Requested(), requested_seq=0, last_seq=seq, since=time
-                )
-    change: dict[str, Any] = {"last_seq": seq, "since": time}
-    match event:
-        case ev.Requested():
-            change |= {"status": Status.QUEUED, "request": event, "requested_seq": seq, "claim": None, "retry_at": None}
-        case ev.Scheduled():
-            change |= {"status": Status.SCHEDULED, "request": event.request}
-        case ev.Claimed():
-            change |= {"status": Status.RUNNING, "claim": event, "retry_at": None}
-        case ev.Completed():
-            change |= {"status": Status.COMPLETED, "claim": None, "usage": state.usage + event.usage}
-        case ev.Failed():
-            change |= {
-                "status": Status.WAITING,
-                "claim": None,
-                "errors": state.errors + 1,
-                "error": event.error,
-                "retry_at": event.retry_at,
-                "usage": state.usage + event.usage,
-            }
-        case ev.Swept():
-            change |= {"status": Status.QUEUED, "claim": None, "crashes": state.crashes + 1}
-        case ev.Released():
-            change |= {"status": Status.QUEUED, "claim": None, "retry_at": None}
-        case ev.Cancelled():
-            change |= {"status": Status.CANCELLED, "claim": None, "retry_at": None}
-        case ev.DeadLettered():
-            change |= {"status": Status.DEAD_LETTERED, "claim": None, "retry_at": None}
-        case ev.Redriven():
-            change |= {"status": Status.QUEUED, "errors": 0, "crashes": 0, "redrives": state.redrives + 1}
-        case ev.Discarded():
-            change |= {"status": Status.DISCARDED}
-        case _:
-            assert_never(event)
-    return msgspec.structs.replace(state, **change)
 
 
 def decide(  # noqa: PLR0912 (one arm for each command)
