@@ -60,9 +60,12 @@ class Desk:
         self.environment = environment
         #: True: no new claims.
         self.draining = False
-        self.monotonic = time.monotonic
         self._loop = asyncio.get_running_loop()
         self._chores: set[asyncio.Task[None]] = set()
+
+    def monotonic(self) -> float:
+        """Seconds, as the event loop counts them; from any thread."""
+        return time.monotonic()
 
     def answer(self, reply: str, what: bytes) -> None:
         """Acknowledge or refuse a delivery. While the server is away it waits in the client's buffer."""

@@ -9,20 +9,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 from nats.errors import Error as DriverError
 
 from bus import subjects, wire
+from bus.artifacts import Artifacts
 from bus.author import traceparent
+from bus.connection import Connection
 from bus.events.invocation import ArtifactRef
 from bus.invocation import Invocation
 from services.fleet.registry import RegisteredRole
-from services.requests.requests import Ask, Asker
+from services.requests.requests import Ask, Asker, Requests
 
-if TYPE_CHECKING:
-    from services.runner.desk import Desk
+
+class Facilities(Protocol):
+    """What a running invocation uses of its runner; :class:`services.runner.desk.Desk` gives it."""
+
+    connection: Connection
+    requests: Requests
+    artifacts: Artifacts
+    environment: Mapping[str, str]
+
+    def monotonic(self) -> float:
+        """Seconds, as the event loop counts them."""
+        ...
+
+    def announce(self, running: Running) -> None:
+        """Publish the progress note for people who watch."""
+        ...
 
 
 class Stop(StrEnum):
@@ -57,7 +73,7 @@ class Running:
 
     def __init__(
         self,
-        desk: Desk,
+        desk: Facilities,
         ref: subjects.Ref,
         role: RegisteredRole,
         delivery: wire.Delivery,
@@ -142,7 +158,7 @@ class Environment(Mapping[str, str]):
 
     __slots__ = ("_desk", "_made", "_running")
 
-    def __init__(self, desk: Desk, running: Running) -> None:
+    def __init__(self, desk: Facilities, running: Running) -> None:
         self._desk = desk
         self._running = running
         self._made: dict[str, str] | None = None

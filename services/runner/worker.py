@@ -333,8 +333,9 @@ class Worker:
         cause: str,
         also: list[Append] | None = None,
     ) -> Written:
-        """Append under the fence, for as long as it takes: a server that takes nothing now (its disk is full, its stream
-        is frozen) must not cost a result that was paid for.
+        """Append under the fence, for as long as it takes.
+
+        A server that takes nothing now (its disk is full, its stream is frozen) must not cost a result that was paid for.
         """
         while True:
             try:
