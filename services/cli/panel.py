@@ -62,7 +62,7 @@ def _head(view: Panel) -> Text:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in columns:
-        left = name in {"daemon", "role", "state", "evidence", "last errors", ""}
+        left = name in {"daemon", "role", "state", "evidence"}
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "evidence")
     return table
 
@@ -146,9 +146,15 @@ def _facts(view: Panel) -> Table:
 
 
 def _errors(view: Panel) -> Table:
-    table = _table("last errors", "", "")
-    for error in view.last_errors:
-        table.add_row(f"{_ago(error.at, view.at)}  {error.role}", error.kind, error.message.splitlines()[0][:90])
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    for place, error in enumerate(view.last_errors):
+        said = Text(f"{_ago(error.at, view.at)} ", style="dim")
+        said.append(f"{error.role} ", style="default")
+        said.append(f"{error.kind}: {error.message.splitlines()[0]}", style="yellow")
+        said.truncate(200, overflow="ellipsis")
+        table.add_row("last errors" if place == 0 else "", said)
     return table
 
 

@@ -37,6 +37,8 @@ ACTOR = "Systems-Actor"
 #: RFC 3339, or seconds from now as ``+90``.
 DUE = "Systems-Due"
 
+#: Who asks when nobody says so.
+_ANONYMOUS = "anonymous"
 #: Requests handled at the same time.
 _AT_ONCE = 256
 
@@ -126,13 +128,14 @@ class Services:
         if request.data:
             # Bytes from anybody: what is kept in an event must be JSON, also for a role without a schema.
             schema.read(request.data)
+        asker = await self._asker(headers.get(PARENT, ""))
         ask = Ask(
             role=f"{project}/{role}",
             input=msgspec.Raw(request.data or b"null"),
             idempotency_key=headers.get(KEY, ""),
             due=_due(headers.get(DUE, ""), self._bus.author.now()),
-            asker=await self._asker(headers.get(PARENT, "")),
-            actor=headers.get(ACTOR, ""),
+            asker=asker,
+            actor=headers.get(ACTOR, "") or (_ANONYMOUS if asker is None else ""),
         )
         return msgspec.json.encode(await self._requests.submit(ask))
 
