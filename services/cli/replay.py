@@ -128,9 +128,7 @@ async def run(
         good = matches(tally) and tally.requested == len(rows)
         print(summary(tally, rows, good=good), flush=True)
         if stay:
-            print(
-                "\nThe fleet stays up: `systems status`, `systems roles`, `systems tail` in another terminal. Ctrl-C ends it.\n"
-            )
+            print(f"\nThe fleet stays up until Ctrl-C. In another terminal: {SYSTEMS} status --home {home.path}\n")
             await show_until(session, tally, 1.0, asyncio.Event())
     return 0 if good else 2
 
