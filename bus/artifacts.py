@@ -7,11 +7,15 @@ name (the writer lost its fence) stays behind until the archiver cleans up.
 from __future__ import annotations
 
 import base64
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from nats.js.errors import NotFoundError
+from nats import errors as driver
+from nats.js.errors import APIError, BucketNotFoundError, NotFoundError
 from nats.js.object_store import ObjectStore
 
-from bus import errors
+from bus import errors, wire
 from bus.connection import Connection
 from bus.events.invocation import ArtifactRef
 from bus.subjects import Ref
@@ -30,7 +34,8 @@ class Artifacts:
 
     async def _bucket(self) -> ObjectStore:
         if self._store is None:
-            self._store = await self._connection.nc.jetstream().object_store(BUCKET)
+            with _translated(f"opening the object store {BUCKET}"):
+                self._store = await self._connection.nc.jetstream().object_store(BUCKET)
         return self._store
 
     async def put(self, ref: Ref, name: str, content: bytes, media_type: str) -> ArtifactRef:
@@ -38,24 +43,52 @@ class Artifacts:
 
         Raises:
             PayloadTooLarge: it is over :data:`LIMIT`.
+            StreamFrozen, ServerError: the server will not take it.
+            Unanswered: it may be there, or not; putting it again does no harm.
         """
         if len(content) > LIMIT:
             raise errors.PayloadTooLarge(f"artifact {name!r}", len(content), LIMIT)
         store = await self._bucket()
         key = f"{ref.project}/{ref.role}/{ref.id}/{name}"
-        info = await store.put(key, content)
+        with _translated(f"artifact {key!r}"):
+            info = await store.put(key, content)
         digest = base64.urlsafe_b64decode((info.digest or "").removeprefix("SHA-256=")).hex()
         return ArtifactRef(name=key, size=len(content), digest=f"sha-256:{digest}", media_type=media_type)
 
     async def get(self, artifact: ArtifactRef) -> bytes:
-        """The content of an artifact, checked against its digest by the driver.
+        """The content of an artifact, checked against the digest in its reference.
 
         Raises:
             UnknownName: it is not there (any more).
+            Conflict: something else lies under its name.
         """
         store = await self._bucket()
         try:
-            found = await store.get(artifact.name)
+            with _translated(f"artifact {artifact.name!r}"):
+                found = await store.get(artifact.name)
         except NotFoundError as exc:
             raise errors.UnknownName("artifact", artifact.name, ()) from exc
-        return found.data or b""
+        content = found.data or b""
+        digest = f"sha-256:{hashlib.sha256(content).hexdigest()}"
+        if digest != artifact.digest:
+            raise errors.Conflict(
+                f"expected artifact {artifact.name!r} to have the digest {artifact.digest}, got: {digest}; it was overwritten"
+            )
+        return content
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """The driver's errors as ours; a missing object stays a ``NotFoundError``."""
+    try:
+        yield
+    except BucketNotFoundError as exc:
+        why = f"there is no object store {BUCKET}; run `systems apply`"
+        raise errors.ServerError(what, wire.Code.STREAM_NOT_FOUND, why) from exc
+    except NotFoundError:
+        raise
+    except APIError as exc:
+        error = wire.ApiError(code=exc.code or 0, err_code=exc.err_code or 0, description=exc.description or "")
+        raise wire.refusal(what, error) from exc
+    except (driver.TimeoutError, driver.ConnectionClosedError, TimeoutError) as exc:
+        raise errors.Unanswered(what, 5.0) from exc

@@ -98,12 +98,14 @@ async def _apply_stream(connection: Connection, stream: Stream, step: Step) -> N
 
 
 async def _apply_consumer(connection: Connection, consumer: Consumer, step: Step) -> None:
-    live: dict[str, Any] = {}
+    config = consumer.config
     if step.action == "update":
         live = (await connection.api(f"CONSUMER.INFO.{consumer.stream}.{consumer.name}"))["config"]
+        # Only what was planned: a max_deliver that is left alone must not be lowered along with another field.
+        config = live | {change.field: config[change.field] for change in step.changes}
     body = {
         "stream_name": consumer.stream,
-        "config": live | consumer.config | {"name": consumer.name, "durable_name": consumer.name},
+        "config": config | {"name": consumer.name, "durable_name": consumer.name},
         "action": step.action,
     }
     await connection.api(f"CONSUMER.CREATE.{consumer.stream}.{consumer.name}", body, timeout=15)
