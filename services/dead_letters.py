@@ -27,6 +27,9 @@ from bus.subjects import NAME_RULE, Ref, check_name
 from services.daemon import Bus
 from services.fleet.registry import Registry
 
+#: ``stream message delete failed``.
+_REMOVAL_FAILED = 10057
+
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
     """A dead letter as a list shows it."""
@@ -217,19 +220,25 @@ class DeadLetters:
         try:
             await self._bus.connection.api(f"STREAM.MSG.DELETE.{DEAD_LETTERS}", {"seq": seq, "no_erase": True})
         except errors.ServerError as exc:
-            if exc.code in (wire.Code.MESSAGE_NOT_FOUND, _SEQUENCE_NOT_FOUND):
-                return False
-            raise
+            # The server has one code for every failed removal: look whether this one failed because nothing is there.
+            if exc.code != _REMOVAL_FAILED or await self._is_there(seq):
+                raise
+            return False
+        return True
+
+    async def _is_there(self, seq: int) -> bool:
+        try:
+            await self._bus.connection.api(f"STREAM.MSG.GET.{DEAD_LETTERS}", {"seq": seq})
+        except errors.ServerError as exc:
+            if exc.code != wire.Code.MESSAGE_NOT_FOUND:
+                raise
+            return False
         return True
 
     async def remove_of(self, ref: Ref) -> bool:
         """Remove the copy of an invocation that is not dead any more; False when there is none."""
         record = await self._bus.store.last(DEAD_LETTERS, ref.dead_letter)
         return record is not None and await self.remove(record.seq)
-
-
-#: ``sequence N not found``: the message was removed before.
-_SEQUENCE_NOT_FOUND = 10043
 
 
 def death(records: list[Recorded]) -> int:

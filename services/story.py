@@ -118,10 +118,9 @@ def _error(error: ev.Error | None) -> str:
 
 def _fields(data: Any) -> str:
     """Any other event: its fields as they are, the small ones."""
-    plain: dict[str, Any] = msgspec.to_builtins(data)
-    return ", ".join(
-        f"{name} {value}" for name, value in plain.items() if isinstance(value, str | int | float) and value != ""
-    )
+    plain = msgspec.structs.asdict(data)
+    small = {name: value for name, value in plain.items() if isinstance(value, str | int | float) and value != ""}
+    return ", ".join(f"{name} {value}" for name, value in small.items())
 
 
 class Causes(msgspec.Struct, frozen=True, kw_only=True):
