@@ -8,7 +8,8 @@
     ├── ServerTooOld            the server lacks a feature; says which version has it
     ├── ServerError             the server refused an API request; carries its code
     │   ├── SequenceConflict    the fence: somebody appended before us
-    │   └── StreamFrozen        the server refuses writes to the stream
+    │   ├── StreamFrozen        the server refuses writes to the stream
+    │   └── StoreFull           the server has no room left
     ├── PayloadTooLarge         an event over the limit; says what the limit is
     ├── BadSubject              a name that cannot be a subject token
     ├── BadEvent                bytes that are no event of ours
@@ -33,7 +34,9 @@ class BusError(Exception):
 class BusUnreachable(BusError):
     """No NATS server answers at the address."""
 
-    def __init__(self, url: str, why: str, remedy: str = "start the fleet with `systems up`, or name another server") -> None:
+    def __init__(
+        self, url: str, why: str, remedy: str = "start the fleet with `systems up`, or name another server"
+    ) -> None:
         self.url, self.why, self.remedy = url, why, remedy
         super().__init__(f"no NATS server answers at {url} ({why}); {remedy}")
 
@@ -75,6 +78,17 @@ class SequenceConflict(ServerError):
 
 class StreamFrozen(ServerError):
     """The server refuses every write to the stream."""
+
+
+class StoreFull(ServerError):
+    """The server has no room left: nothing is stored until a person makes some."""
+
+    def __init__(self, what: str, code: int, description: str) -> None:
+        super().__init__(
+            what,
+            code,
+            f"{description}; free space on its disk, then restart nats-server (it measures its disk when it starts)",
+        )
 
 
 class PayloadTooLarge(BusError):

@@ -65,6 +65,10 @@ class Code(IntEnum):
     WRONG_LAST_SEQUENCE_CONSTANT = 10164
     #: ``maximum bytes exceeded``: how a frozen stream refuses.
     STORE_FULL = 10077
+    #: ``insufficient resources``: the server's storage limit, taken from its disk at its start.
+    NO_RESOURCES = 10023
+    #: ``insufficient storage resources available``.
+    NO_STORAGE = 10047
     #: A repeated message id inside an atomic batch.
     BATCH_DUPLICATE = 10201
     #: The commit of an atomic batch arrived, and not all members before it.
@@ -127,6 +131,8 @@ def refusal(what: str, error: ApiError) -> errors.ServerError:
         return errors.SequenceConflict(what, code, error.description)
     if code == Code.STORE_FULL:
         return errors.StreamFrozen(what, code, error.description)
+    if code in (Code.NO_RESOURCES, Code.NO_STORAGE):
+        return errors.StoreFull(what, code, error.description)
     return errors.ServerError(what, code, error.description)
 
 

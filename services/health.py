@@ -183,6 +183,10 @@ def judge(panel: Panel) -> tuple[Verdict, tuple[str, ...]]:
             ultra.append(f"{line.name} is down: {line.note}")
         elif line.state not in (State.ALIVE, State.STARTING):
             concern.append(f"{line.name} is {line.state}" + (f": {line.note}" if line.note else ""))
+    if panel.daemons and all(line.state is State.LATE for line in panel.daemons):
+        ultra.append(
+            "no heartbeat of any daemon was stored lately: the server may have no room left; see logs/nats-server.log"
+        )
     if panel.dead_letters:
         concern.append(f"{panel.dead_letters:,} dead letters wait for a person: systems dlq ls")
     if panel.kill_switch.mode is not flags.Mode.CLEAR:

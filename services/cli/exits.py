@@ -54,6 +54,7 @@ STATUSES: dict[str, Exit] = {
     "PayloadTooLarge": Exit.REFUSED,
     "SequenceConflict": Exit.REFUSED,
     "StreamFrozen": Exit.LATER,
+    "StoreFull": Exit.LATER,
     "BusUnreachable": Exit.UNREACHABLE,
 }
 
