@@ -6,7 +6,8 @@ value that is still kept, oldest first, and goes on for ever; it survives a serv
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import UTC, datetime
 
 import msgspec
@@ -104,20 +105,21 @@ class Bucket:
                 found[key] = Entry(key=key, value=message.data, revision=message.seq, created=message.stored_at)
         return found
 
-    async def watch(self) -> AsyncIterator[Entry]:
+    async def watch(self) -> AsyncGenerator[Entry, None]:
         """Every kept value and then every change, for ever."""
         follower = Follower(self._connection, self.stream, [self._prefix + ">"])
-        async for batch in follower.batches():
-            for item in batch:
-                headers = item.headers
-                yield Entry(
-                    key=item.subject[len(self._prefix) :],
-                    value=item.data,
-                    revision=item.seq,
-                    created=datetime.fromtimestamp(item.stored_ns / 1e9, UTC),
-                    gone=_OPERATION in headers or _MARKER in headers,
-                    expired=headers.get(_MARKER) == "MaxAge",
-                )
+        async with aclosing(follower.batches()) as batches:
+            async for batch in batches:
+                for item in batch:
+                    headers = item.headers
+                    yield Entry(
+                        key=item.subject[len(self._prefix) :],
+                        value=item.data,
+                        revision=item.seq,
+                        created=datetime.fromtimestamp(item.stored_ns / 1e9, UTC),
+                        gone=_OPERATION in headers or _MARKER in headers,
+                        expired=headers.get(_MARKER) == "MaxAge",
+                    )
 
 
 class _Message(msgspec.Struct):

@@ -8,7 +8,7 @@ where it starts after a restart is the reader's own business (a checkpoint).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import structlog
 
@@ -54,7 +54,7 @@ class Follower:
         seen = [t for t in (self._puller.last_message_at, self._puller.last_empty_at) if t is not None]
         return max(seen, default=None)
 
-    async def batches(self, limit: int = 500) -> AsyncIterator[list[wire.Delivery]]:
+    async def batches(self, limit: int = 500) -> AsyncGenerator[list[wire.Delivery], None]:
         """Messages as they come, at most `limit` at a time."""
         try:
             while True:

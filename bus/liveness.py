@@ -7,7 +7,8 @@ late its event loop runs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import datetime
 
 import msgspec
@@ -86,14 +87,15 @@ class Liveness:
         beats = (_read(entry) for entry in (await self._bucket.items()).values())
         return [beat for beat in beats if beat is not None]
 
-    async def watch(self) -> AsyncIterator[Sign]:
+    async def watch(self) -> AsyncGenerator[Sign, None]:
         """Every heartbeat that is still kept and then every sign, for ever."""
-        async for entry in self._bucket.watch():
-            boot_id = entry.key.rpartition(".")[2]
-            if entry.gone:
-                yield Sign(boot_id=boot_id, expired=entry.expired)
-            elif (beat := _read(entry)) is not None:
-                yield Sign(boot_id=boot_id, heartbeat=beat)
+        async with aclosing(self._bucket.watch()) as entries:
+            async for entry in entries:
+                boot_id = entry.key.rpartition(".")[2]
+                if entry.gone:
+                    yield Sign(boot_id=boot_id, expired=entry.expired)
+                elif (beat := _read(entry)) is not None:
+                    yield Sign(boot_id=boot_id, heartbeat=beat)
 
 
 def _read(entry: Entry) -> Heartbeat | None:

@@ -103,7 +103,7 @@ def until() -> Callable[..., Any]:
 
     async def wait(condition: Callable[[], object]) -> None:
         async with asyncio.timeout(LIMIT_S):
-            while not condition():  # noqa: ASYNC110 (what is looked at is a plain attribute)
+            while not condition():
                 await asyncio.sleep(0.005)
 
     return wait

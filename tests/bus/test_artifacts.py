@@ -54,7 +54,7 @@ async def test_artifacts_that_were_changed_are_not_given_out(artifacts: Artifact
     """Content that does not fit the digest of its reference is refused and not taken for the real one."""
     made = await artifacts.put(REF, "a", b"real", "text/plain")
     await artifacts.put(REF, "a", b"fake", "text/plain")
-    with pytest.raises(errors.Conflict, match="to have the digest .* it was overwritten"):
+    with pytest.raises(errors.Conflict, match=r"to have the digest .* it was overwritten"):
         await artifacts.get(made)
 
 

@@ -146,7 +146,7 @@ async def test_connection_refused_login_is_told_at_once(store_dir: Path) -> None
     """A wrong login is no reason to wait, also with `wait`."""
     config = {"authorization": {"user": "u", "password": "p"}}
     async with EmbeddedServer(Options(store_dir=store_dir, config=config)) as server:
-        with pytest.raises(errors.BusUnreachable, match="login refused.*check the credentials"):
+        with pytest.raises(errors.BusUnreachable, match=r"login refused.*check the credentials"):
             await connect(Address(server.url), "test", wait=True)
 
 

@@ -46,14 +46,18 @@ def test_errors_tree_is_drawn_as_it_is() -> None:
         ),
         (
             errors.ServerTooOld("2.9.0", "2.14.0", "cron"),
-            "expected nats-server 2.14.0 or newer (cron), got: 2.9.0; "
-            "upgrade the server, or leave out --server to use the embedded one",
+            (
+                "expected nats-server 2.14.0 or newer (cron), got: 2.9.0; "
+                "upgrade the server, or leave out --server to use the embedded one"
+            ),
         ),
         (errors.ServerError("a read", 10059, "no stream"), "a read was refused by the server: no stream (code 10059)"),
         (
             errors.PayloadTooLarge("an input", 2_000_000, 1_048_576),
-            "expected an input to be at most 1,048,576 bytes, got: 2,000,000; "
-            "put the bulk into an artifact and pass its reference",
+            (
+                "expected an input to be at most 1,048,576 bytes, got: 2,000,000; "
+                "put the bulk into an artifact and pass its reference"
+            ),
         ),
         (errors.BadSubject("a role", "A b", "[a-z]"), "expected a role to match [a-z], got: 'A b'"),
         (

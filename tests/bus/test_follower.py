@@ -14,7 +14,6 @@ from bus.connection import Connection, connect
 from bus.follower import Follower
 from bus.publisher import Publisher
 from bus.server import EmbeddedServer
-from bus.topology import Topology
 from tests.bus.conftest import LIMIT_S, Address
 from tests.bus.proxy import Proxy
 

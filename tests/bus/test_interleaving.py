@@ -86,7 +86,7 @@ class Interleaving(RuleBasedStateMachine):
         asked = ev.Requested()
         self.log.append([ev.Scheduled(due=START, request=asked) if delayed else asked], 0)
 
-    def act(self, actor: Actor, command: Command, seen: Invocation | None) -> Invocation | None:
+    def act(self, command: Command, seen: Invocation | None) -> Invocation | None:
         """Decide on what was seen and try to append; the new state, or None when it was refused or the fence lost."""
         try:
             events = decide(seen, command, self.limits, START)
@@ -116,7 +116,7 @@ class Interleaving(RuleBasedStateMachine):
         if runner.delivery is None or runner.seen is None or runner.seen.requested_seq != runner.delivery[0]:
             return
         command = Claim(holder=name, runner=name, delivery=runner.delivery[1], reply="x")
-        after = self.act(runner, command, runner.seen)
+        after = self.act(command, runner.seen)
         if after is not None and after.status is Status.RUNNING:
             runner.claimed = after
 
@@ -136,7 +136,7 @@ class Interleaving(RuleBasedStateMachine):
                 command = Release(reason=ev.ReleaseReason.DRAIN, holder=name)
             case _:
                 command = Fail(holder=name, delivery=delivery, error=error, retry_at=START)
-        self.act(runner, command, runner.claimed)
+        self.act(command, runner.claimed)
 
     @rule(name=names)
     def crash(self, name: str) -> None:
@@ -161,7 +161,7 @@ class Interleaving(RuleBasedStateMachine):
                 command = Bury()
             case _:
                 command = FallDue()
-        self.act(self.sweeper, command, seen)
+        self.act(command, seen)
 
     @rule()
     def read(self) -> None:
@@ -171,7 +171,7 @@ class Interleaving(RuleBasedStateMachine):
     @rule(command=st.sampled_from([Cancel(), Redrive(), Discard()]))
     def order(self, command: Command) -> None:
         """The person decides on what was on the screen."""
-        self.act(self.person, command, self.person.seen)
+        self.act(command, self.person.seen)
 
     @invariant()
     def one_holder(self) -> None:
@@ -206,7 +206,7 @@ class Interleaving(RuleBasedStateMachine):
         if state is None:
             return
         if state.status is Status.SCHEDULED:
-            self.act(self.sweeper, FallDue(), state)
+            self.act(FallDue(), state)
         self.deliver("a")
         self.look("a")
         self.claim("a")

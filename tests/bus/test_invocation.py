@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, get_args
 
@@ -523,7 +524,5 @@ def test_invocation_commands_are_all_decided() -> None:
     samples += [Cancel(), Redrive(), Discard(), FallDue()]
     assert {type(sample) for sample in samples} == set(get_args(invocation.Command))
     for sample in samples:
-        try:
+        with suppress(Refused):
             assert decide(log.state, sample, LIMITS, START)
-        except Refused as refused:
-            assert refused.state == log.state

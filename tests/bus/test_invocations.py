@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
 from bus import errors, ids
 from bus.author import Author
 from bus.events import invocation as ev
-from bus.invocation import Bury, Cancel, Claim, Complete, Fail, Limits, Redrive, Refusal, Refused, Release, Status
+from bus.invocation import (
+    Bury,
+    Cancel,
+    Claim,
+    Command,
+    Complete,
+    Fail,
+    Limits,
+    Redrive,
+    Refusal,
+    Refused,
+    Release,
+    Status,
+)
 from bus.invocations import Invocations, last_id
 from bus.store import Append, Store
 from bus.subjects import Ref
@@ -46,10 +60,7 @@ async def test_invocations_carry_a_command_out(invocations: Invocations, store: 
     assert (after.status, after.last_seq, after.requested_seq) == (Status.QUEUED, 4, 4)
     assert (outcome.after.last_seq, outcome.after.requested_seq) == (4, 4)
     events = [record.event for record in await store.history(ref)]
-    assert all(
-        later and earlier and later.causationid == earlier.id
-        for earlier, later in zip(events, events[1:], strict=False)
-    )
+    assert all(later and earlier and later.causationid == earlier.id for earlier, later in pairwise(events))
     assert [event.actor for event in events if event] == ["tester", "tester", "ann", "ann"]
     assert {event.correlationid for event in events[1:] if event} == {"the-root"}
 
@@ -57,7 +68,7 @@ async def test_invocations_carry_a_command_out(invocations: Invocations, store: 
 async def test_invocations_of_rivals_end_once(invocations: Invocations, store: Store, ref: Ref) -> None:
     """A result, a cancel and a burial at the same moment: one gets through, the others are refused."""
     await invocations.carry_out(ref, claim(), LIMITS)
-    rivals = [Complete(holder="a", delivery=1), Cancel(), Bury(), Cancel(), Bury()]
+    rivals: list[Command] = [Complete(holder="a", delivery=1), Cancel(), Bury(), Cancel(), Bury()]
     results = await asyncio.gather(
         *[invocations.carry_out(ref, command, LIMITS) for command in rivals], return_exceptions=True
     )

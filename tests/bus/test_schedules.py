@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
@@ -28,7 +28,7 @@ def schedules(connection: Connection, publisher: Publisher, topology: Topology) 
 async def ticks(connection: Connection, schedules: Schedules) -> AsyncIterator[AsyncIterator[wire.Delivery]]:
     """Ticks as they come."""
 
-    async def each() -> AsyncIterator[wire.Delivery]:
+    async def each() -> AsyncGenerator[wire.Delivery, None]:
         """One by one."""
         async with aclosing(Follower(connection, SCHEDULES, ["tick.>"]).batches()) as batches:
             async for batch in batches:

@@ -321,7 +321,7 @@ async def test_store_says_that_there_is_no_stream(
     ) as caught:
         await begin(bare, author, ref)
     assert caught.value.code == wire.Code.STREAM_NOT_FOUND
-    with pytest.raises(errors.ServerError, match="a read of INVOCATIONS .* there is no such stream"):
+    with pytest.raises(errors.ServerError, match=r"a read of INVOCATIONS .* there is no such stream"):
         await bare.history(ref)
 
 

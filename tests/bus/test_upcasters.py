@@ -62,7 +62,7 @@ def test_upcasters_read_every_version(version: int, data: dict[str, Any]) -> Non
 @pytest.mark.parametrize("version", [1, 2])
 def test_upcasters_call_old_rubbish_rubbish(version: int, data: bytes) -> None:
     """Data that never fitted its own version is a BadEvent, whatever the upcaster stumbles over."""
-    with pytest.raises(errors.BadEvent, match="data of systems.invocation.requested"):
+    with pytest.raises(errors.BadEvent, match=r"data of systems.invocation.requested"):
         upcasters.read(TYPE, version, data, "a test")
 
 
