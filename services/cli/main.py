@@ -7,7 +7,6 @@ that :mod:`services.cli.exits` gives it. Ctrl-C ends a command with 130, a close
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import sys
@@ -103,6 +102,8 @@ def _run(app: App, tokens: list[str]) -> int:
         raise UsageError(_usage(exc)) from exc
     result = command(*bound.args, **bound.kwargs)
     if inspect.iscoroutine(result):
+        import asyncio  # noqa: PLC0415 (a third of the time that --help takes)
+
         work: Coroutine[Any, Any, int | None] = result
         result = asyncio.run(work)
     return result if isinstance(result, int) else Exit.DONE
@@ -115,7 +116,7 @@ def hoisted(tokens: list[str]) -> list[str]:
         place += 2 if NAMES[tokens[place].partition("=")[0]] and "=" not in tokens[place] else 1
     front, rest = tokens[:place], tokens[place:]
     if not rest:
-        return rest if not front else tokens
+        return []  # options of nothing: the help says what is missing
     end = rest.index("--") if "--" in rest else len(rest)
     return [*rest[:end], *front, *rest[end:]]
 
@@ -127,8 +128,10 @@ def _usage(exc: CycloptsError) -> str:
     where = " ".join(exc.command_chain or ())
     remedy = f"see `systems {where} --help`" if where else "see `systems --help`"
     if isinstance(exc, UnknownCommandError) and exc.unused_tokens:
+        token = exc.unused_tokens[0]
         known = [name for name in exc.app if not name.startswith("-")] if exc.app is not None else []
-        text = f"unknown command {exc.unused_tokens[0]!r}{did_you_mean(exc.unused_tokens[0], known)}"
+        kind, names = ("option", [*NAMES]) if token.startswith("-") else ("command", known)
+        text = f"unknown {kind} {token!r}{did_you_mean(token, names)}"
     elif isinstance(exc, UnusedCliTokensError) and exc.unused_tokens:
         text = f"expected no more arguments for `systems {where}`, got: {' '.join(exc.unused_tokens)}"
     else:
@@ -146,7 +149,7 @@ def _only(exc: BaseException) -> BaseException:
 
 def _failed(exc: BaseException, tokens: list[str]) -> int:
     """Say what went wrong: the status."""
-    status = status_of(exc)
+    status = Exit.UNREACHABLE if _is_bare(exc) else status_of(exc)
     kind = exc.kind if isinstance(exc, CommandFailed) else type(exc).__name__
     if "--debug" in tokens:
         import traceback  # noqa: PLC0415 (only needed when something went wrong)
@@ -162,14 +165,25 @@ def _failed(exc: BaseException, tokens: list[str]) -> int:
 
 
 def _sentence(exc: BaseException) -> str:
-    from bus import errors, wire  # noqa: PLC0415 (only needed when something went wrong)
+    from bus import errors  # noqa: PLC0415 (only needed when something went wrong)
     from bus.invocation import Refused  # noqa: PLC0415
 
-    if isinstance(exc, errors.ServerError) and exc.code == wire.Code.STREAM_NOT_FOUND:
+    if _is_bare(exc):
         return "expected a bus on this server, got: the server has none of its streams; make them with `systems apply`"
     if isinstance(exc, errors.BusError | Refused | CommandFailed):
         return str(exc)
     return f"unexpected {type(exc).__name__}: {exc}; run it again with --debug to see where"
+
+
+def _is_bare(exc: BaseException) -> bool:
+    """A server answers, and has no bus on it."""
+    from bus import errors  # noqa: PLC0415 (only needed when something went wrong)
+
+    if not isinstance(exc, errors.ServerError):
+        return False
+    from bus.wire import Code  # noqa: PLC0415 (needs the driver, which a usage error does not)
+
+    return exc.code == Code.STREAM_NOT_FOUND
 
 
 def wants_json(tokens: list[str]) -> bool:

@@ -37,6 +37,16 @@ async def _client(fleet: Any) -> AsyncIterator[Client]:
         await connected.close()
 
 
+async def test_server_without_a_bus_says_so(bare: Any) -> None:
+    """On a server that has none of the streams a command says how they are made."""
+    for arguments in (["roles"], ["show", new_id()], ["dlq", "ls"], ["tail", "--since", "1m"]):
+        done = await bare(*arguments)
+        assert done.status == 69
+        assert done.err == (
+            "systems: expected a bus on this server, got: the server has none of its streams; make them with `systems apply`\n"
+        )
+
+
 async def test_plan_shows_what_apply_then_does(bare: Any) -> None:
     """On an empty server everything is to be made; after apply nothing differs, and CONTROL holds one event for each step."""
     file = str(bare.home.parent / "fleet.toml")
@@ -72,6 +82,14 @@ async def test_plan_shows_changed_fields_and_what_is_gone(bare: Any, tmp_path: A
     assert "- consumer INVOCATIONS/shop_asker" in lines
     assert "- registry roles.shop.asker" in lines
     assert "    ~ max_attempts 2 -> 5" in lines
+
+
+@pytest.mark.slow
+async def test_invoke_without_a_warden_says_who_is_missing(bare: Any) -> None:
+    """When nobody takes requests nothing was asked: after some seconds the command says so, with 69."""
+    done = await bare("invoke", "shop/echo", "--output", "json")
+    assert (done.status, done.json["error"]["kind"]) == (69, "BusUnreachable")
+    assert "expected somebody to answer on requests.shop.echo, got nobody for 5 s: the warden" in done.err
 
 
 async def test_apply_does_not_thaw_a_frozen_bus(bare: Any) -> None:

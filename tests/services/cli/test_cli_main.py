@@ -63,6 +63,7 @@ def test_reference_is_what_the_commands_say() -> None:
         (["stats"], "unknown command 'stats', did you mean 'status'?; see `systems --help`"),
         (["dlq", "lst"], "unknown command 'lst', did you mean 'ls'?; see `systems dlq --help`"),
         (["show", "--hme", "x", "y"], "unknown option: --hme. Did you mean --home?; see `systems show --help`"),
+        (["--hoem", "x", "show"], "unknown option '--hoem', did you mean '--home'?; see `systems --help`"),
         (["cancel"], 'command "cancel" parameter ID requires an argument; see `systems cancel --help`'),
         (["invoke", "shop/echo", "--in", "soon"], "expected a duration: a number of seconds"),
         (["invoke", "shop/echo", "--at", "noon"], "expected --at in RFC 3339"),
@@ -187,6 +188,7 @@ def test_status_follows_the_error_tree() -> None:
 def test_leading_options_are_moved_behind_the_command(front: list[str], rest: list[str]) -> None:
     """Options of every command may stand before the command: they are moved behind it and nothing is lost."""
     assert hoisted([*front, *rest]) == [*rest, *front]
+    assert hoisted(front) == []
     assert hoisted(["--home", "x", *front, *rest, "--", "y"]) == [*rest, "--home", "x", *front, "--", "y"]
 
 
