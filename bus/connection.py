@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import structlog
@@ -27,6 +26,14 @@ FEATURE = "cron schedules, atomic batches and counters"
 RECONNECT_S = 0.25
 #: Bytes that may wait in memory while the server is away.
 PENDING_BYTES = 64 * 1024 * 1024
+
+
+#: What the server says to a wrong login; the driver has a class for it only once it is connected.
+_REFUSED = "authorization violation"
+
+
+class LoginRefused(errors.BusUnreachable):
+    """A server answers, and does not know us: waiting cannot help."""
 
 
 class Credentials(Protocol):
@@ -48,14 +55,71 @@ class Credentials(Protocol):
 
 
 class Connection:
-    """A connected client and what is asked of it everywhere."""
+    """A client and what is asked of it everywhere. :func:`connect` makes one that stands."""
 
-    def __init__(self, nc: Driver, url: str, up: asyncio.Event) -> None:
-        self.nc = nc
-        self.url = url
-        self._up = up
+    def __init__(self, credentials: Credentials, name: str) -> None:
+        self.nc = Driver()
+        self.url = credentials.url
+        self._credentials = credentials
+        self._name = name
+        self._up = asyncio.Event()
+        #: What went wrong last; the driver's own exception only says "no servers available".
+        self._last_error: BaseException | None = None
         #: Loop time since which the connection stands without a break.
         self.up_since = asyncio.get_running_loop().time()
+
+    async def open(self) -> None:
+        """Connect, once.
+
+        Raises:
+            BusUnreachable: no server answers, or it refuses the login.
+            ServerTooOld: it answers, but lacks what the bus is built on.
+        """
+        self.nc = Driver()
+        try:
+            await self.nc.connect(
+                self._credentials.servers,
+                name=self._name,
+                allow_reconnect=True,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=RECONNECT_S,  # type: ignore[arg-type]  # seconds; a fraction is fine
+                connect_timeout=2,
+                pending_size=PENDING_BYTES,
+                disconnected_cb=self._disconnected,
+                reconnected_cb=self._reconnected,
+                error_cb=self._failed,
+                **self._credentials.connect_options(),
+            )
+        except (driver.Error, OSError, TimeoutError) as exc:
+            why = self._last_error or exc
+            if isinstance(why, (driver.AuthorizationError, ssl.SSLError)) or _REFUSED in str(why).lower():
+                raise LoginRefused(self.url, f"login refused: {why}", "check the credentials") from exc
+            raise errors.BusUnreachable(self.url, str(why) or type(why).__name__) from exc
+        # The first connection must fail fast; every later one is retried for ever.
+        self.nc.options["max_reconnect_attempts"] = -1
+        self.up_since = asyncio.get_running_loop().time()
+        self._up.set()
+        found = self.nc.connected_server_version
+        text = f"{found.major}.{found.minor}.{found.patch}"
+        if version(text) < NEEDED:
+            await self.close()
+            raise errors.ServerTooOld(text, ".".join(map(str, NEEDED)), FEATURE)
+
+    async def _disconnected(self) -> None:
+        if self._up.is_set():
+            self._up.clear()
+            log.warning("bus_lost", url=self.url, action="waiting for the server to come back")
+
+    async def _reconnected(self) -> None:
+        self.up_since = asyncio.get_running_loop().time()
+        self._up.set()
+        log.info("bus_back", url=self.url)
+
+    async def _failed(self, exc: Exception) -> None:
+        self._last_error = exc
+        # While nothing is connected every try reports here: bus_lost has said it once.
+        if self._up.is_set():
+            log.warning("bus_error", url=self.url, error=repr(exc))
 
     @property
     def is_up(self) -> bool:
@@ -92,91 +156,31 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("-", 1)[0].split(".") if part.isdigit())
 
 
-async def connect(
-    credentials: Credentials,
-    name: str,
-    *,
-    wait: bool = False,
-    on_reconnect: Callable[[], Awaitable[None]] | None = None,
-) -> Connection:
+async def connect(credentials: Credentials, name: str, *, wait: bool = False) -> Connection:
     """Connect as `name`.
 
     Args:
         credentials: where to, and as whom.
         name: shown to people by ``nats server report connections``.
         wait: keep trying until a server is there; otherwise fail at once.
-        on_reconnect: called after each reconnection.
 
     Raises:
         BusUnreachable: no server answers (only without `wait`), or it refuses the login.
         ServerTooOld: it answers, but lacks what the bus is built on.
     """
-    up = asyncio.Event()
+    connection = Connection(credentials, name)
     told = False
-    last: BaseException | None = None
-
-    async def disconnected() -> None:
-        if up.is_set():
-            up.clear()
-            log.warning("bus_lost", url=credentials.url, action="waiting for the server to come back")
-
-    async def reconnected() -> None:
-        connection.up_since = asyncio.get_running_loop().time()
-        up.set()
-        log.info("bus_back", url=credentials.url)
-        if on_reconnect is not None:
-            await on_reconnect()
-
-    async def failed(exc: Exception) -> None:
-        nonlocal last
-        last = exc
-        # While nothing is connected every try reports here: bus_lost has said it once.
-        if up.is_set():
-            log.warning("bus_error", url=credentials.url, error=repr(exc))
-
     while True:
         try:
-            nc = Driver()
-            await nc.connect(
-                credentials.servers,
-                name=name,
-                allow_reconnect=True,
-                max_reconnect_attempts=1,
-                reconnect_time_wait=RECONNECT_S,  # type: ignore[arg-type]  # seconds; a fraction is fine
-                connect_timeout=2,
-                pending_size=PENDING_BYTES,
-                disconnected_cb=disconnected,
-                reconnected_cb=reconnected,
-                error_cb=failed,
-                **credentials.connect_options(),
-            )
-            break
-        except (driver.Error, OSError, TimeoutError) as exc:
-            # The driver ends with "no servers available"; what went wrong came to the error callback before.
-            why = last or exc
-            if isinstance(why, (driver.AuthorizationError, ssl.SSLError)) or _REFUSED in str(why).lower():
-                raise errors.BusUnreachable(credentials.url, f"login refused: {why}", "check the credentials") from exc
+            await connection.open()
+        except LoginRefused:
+            raise
+        except errors.BusUnreachable as exc:
             if not wait:
-                raise errors.BusUnreachable(credentials.url, _why(why)) from exc
+                raise
             if not told:
-                log.warning("bus_away", url=credentials.url, action="waiting for the server", error=_why(why))
+                log.warning("bus_away", url=exc.url, action="waiting for the server", error=exc.why)
                 told = True
             await asyncio.sleep(RECONNECT_S)
-    # The first connection must fail fast; every later one is retried for ever.
-    nc.options["max_reconnect_attempts"] = -1
-    up.set()
-    found = nc.connected_server_version
-    text = f"{found.major}.{found.minor}.{found.patch}"
-    if version(text) < NEEDED:
-        await nc.close()
-        raise errors.ServerTooOld(text, ".".join(map(str, NEEDED)), FEATURE)
-    connection = Connection(nc, credentials.url, up)
-    return connection
-
-
-#: What the server says to a wrong login; the driver has a class for it only once it is connected.
-_REFUSED = "authorization violation"
-
-
-def _why(exc: BaseException) -> str:
-    return str(exc) or type(exc).__name__
+        else:
+            return connection

@@ -74,7 +74,11 @@ def _bucket(name: str, why: str, replicas: int, *, history: int = 1, **config: A
 
 def streams(replicas: int = 1) -> tuple[Stream, ...]:
     """All streams and buckets."""
-    ttl = HEARTBEAT_TTL_S * _S
+    return (*_event_streams(replicas), *_buckets(replicas))
+
+
+def _event_streams(replicas: int) -> tuple[Stream, ...]:
+    """The streams of events, counters, schedules and advisories."""
     return (
         _stream(
             INVOCATIONS,
@@ -125,6 +129,13 @@ def streams(replicas: int = 1) -> tuple[Stream, ...]:
             replicas,
             max_age=7 * _DAY,
         ),
+    )
+
+
+def _buckets(replicas: int) -> tuple[Stream, ...]:
+    """All key-value buckets, and the object store."""
+    ttl = HEARTBEAT_TTL_S * _S
+    return (
         _bucket("flags", "the kill switch", replicas, history=64),
         _bucket("registry", "roles, prompts and projects, hot-reloaded", replicas, history=64),
         _bucket("schedules", "the last due time that was handled of each schedule", replicas),
@@ -147,9 +158,7 @@ def streams(replicas: int = 1) -> tuple[Stream, ...]:
     )
 
 
-def role_consumer(
-    project: str, role: str, *, ack_wait_s: float, max_deliver: int, max_ack_pending: int
-) -> Consumer:
+def role_consumer(project: str, role: str, *, ack_wait_s: float, max_deliver: int, max_ack_pending: int) -> Consumer:
     """The durable pull consumer that hands a role's work items to runners."""
     return Consumer(
         stream=INVOCATIONS,

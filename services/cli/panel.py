@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bus.flags import Mode
+from services.cli.output import age
 from services.health import DaemonLine, Panel, State, Verdict
 from services.replay import Tally
 
@@ -22,21 +23,6 @@ _STATE = {
 }
 #: Glyphs beside the colours: a panel must be readable without them.
 _DOT = {State.STARTING: "◌", State.ALIVE: "●", State.LATE: "◐", State.DEAF: "◍", State.DOWN: "○"}
-
-
-def age(seconds: float | None) -> str:
-    """Seconds as a person says them: ``0.4 s``, ``12 s``, ``3 min``, ``2.5 h``, ``4 d``."""
-    if seconds is None:
-        return "never"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 172_800:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86_400:.0f} d"
 
 
 def panel(view: Panel, tally: Tally | None = None) -> RenderableType:

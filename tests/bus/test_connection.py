@@ -89,23 +89,6 @@ async def test_connection_comes_back_after_the_server_was_killed(
     assert (await connection.api("INFO"))["streams"] == 0
 
 
-async def test_connection_calls_back_after_each_reconnection(server: EmbeddedServer) -> None:
-    """Whoever wants to know of a reconnection is told."""
-    back = asyncio.Event()
-
-    async def again() -> None:
-        """Note it."""
-        back.set()
-
-    connected = await connect(Address(server.url), "test", on_reconnect=again)
-    assert not back.is_set()
-    await server.stop()
-    await server.start()
-    async with asyncio.timeout(LIMIT_S):
-        await back.wait()
-    await connected.close()
-
-
 async def test_connection_request_without_a_server_is_unanswered(
     server: EmbeddedServer, connection: Connection, until: Until
 ) -> None:
