@@ -65,6 +65,7 @@ class Puller:
         self._open: dict[str, tuple[int, float]] = {}
         self._count = 0
         self._paused = True
+        self._hushed = False
         self._not_before = 0.0
         self._task: asyncio.Task[None] | None = None
         self._inbox: Subscription | None = None
@@ -82,6 +83,17 @@ class Puller:
     def pause(self) -> None:
         """Ask for nothing more. What was asked for may still come."""
         self._paused = True
+
+    async def drain(self) -> None:
+        """Ask for nothing more, and take back what was asked for: after this nothing comes any more."""
+        self._paused = True
+        if self._inbox is not None and not self._hushed and self._connection.is_up:
+            self._hushed = True
+            try:
+                await self._nc.hush(self._inbox)
+            except (driver.Error, TimeoutError, OSError) as exc:
+                # Without a connection nothing comes either.
+                log.info("puller_not_hushed", consumer=self.name, error=repr(exc))
 
     async def close(self) -> None:
         """Stop asking and stop listening; what the server sends afterwards comes again after its ``ack_wait``."""

@@ -48,7 +48,9 @@ class Keeper:
 
     def remove(self, running: Running) -> None:
         """Let a claim go: from here on nothing renews it."""
-        self.running.pop(running.ref.id, None)
+        # A claim that was swept from us may have come back to us: the younger one stays.
+        if self.running.get(running.ref.id) is running:
+            del self.running[running.ref.id]
         if not self.running:
             self._empty.set()
 

@@ -13,7 +13,9 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from nats.aio.msg import Msg
 
-from bus import errors, subjects
+from bus import subjects
+from bus.events import invocation as ev
+from bus.store import read
 from services.runner.desk import Desk
 from services.runner.running import Stop
 from services.runner.worker import Worker
@@ -46,8 +48,7 @@ class Runner:
         """Take nothing more; give what runs its grace; put back the rest."""
         desk = self._desk
         desk.draining = True
-        for worker in self.workers.values():
-            worker.puller.pause()
+        await asyncio.gather(*(worker.puller.drain() for worker in self.workers.values()))
         log.info("draining", in_flight=len(desk.keeper))
         graces = {running.role.role.grace for running in desk.keeper.running.values()}
         begun = asyncio.get_running_loop().time()
@@ -100,9 +101,8 @@ class Runner:
         if role is None:
             if worker is not None:
                 del self.workers[project, name]
-                await worker.close()
-                self._handled_before += worker.handled
-                log.info("role_left", role=f"{project}/{name}")
+                # On the side: what still runs for it must not keep other changes waiting.
+                self._desk.chore(self._leave(worker))
         elif worker is None:
             worker = Worker(self._desk, role)
             self.workers[project, name] = worker
@@ -112,12 +112,16 @@ class Runner:
             await worker.change(role)
             log.info("role_changed", role=role.path, revision=role.revision)
 
+    async def _leave(self, worker: Worker) -> None:
+        await worker.close()
+        self._handled_before += worker.handled
+        log.info("role_left", role=worker.role.path)
+
     async def _cancelled(self, message: Msg) -> None:
-        try:
-            ref, _ = subjects.parse_event(message.subject)
-        except errors.BadSubject:
-            return
-        self._desk.keeper.stop(ref.id, Stop.CANCELLED)
+        # Anybody may publish here: only an event stops a handler, and rubbish is the warden's to report.
+        record = read(0, message.subject, datetime.now(UTC), message.data)
+        if isinstance(record.data, ev.Cancelled):
+            self._desk.keeper.stop(subjects.parse_event(message.subject)[0].id, Stop.CANCELLED)
 
 
 def _wall(loop_time: float | None) -> datetime | None:

@@ -22,6 +22,7 @@ from bus.puller import Puller
 from bus.store import INVOCATIONS, Append, Recorded, fold, read
 from bus.subjects import Ref, parse_event, role_consumer
 from services.fleet.registry import RegisteredRole
+from services.fleet.schema import InputMismatch, NotJson
 from services.requests.requests import Ask, RequestRefused
 from services.runner import failure
 from services.runner.backoff import delay
@@ -37,6 +38,10 @@ FOLLOW_UP_LIMIT = 900
 _AGAIN_S = 1.0
 #: Bytes of output that an event holds; a larger one goes to the artifacts.
 OUTPUT_LIMIT = 256 * 1024
+
+
+class _KeyTaken(Exception):
+    """The claim's fence held, and that of a keyed follow-up did not."""
 
 
 class Worker:
@@ -76,8 +81,8 @@ class Worker:
 
     async def close(self) -> None:
         """Stop pulling and wait for what runs."""
-        self.puller.pause()
-        if self._tasks:
+        await self.puller.drain()
+        while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.puller.close()
         if self._handler is not None:
@@ -123,7 +128,12 @@ class Worker:
         if running is None:
             return
         try:
-            await self._run(running)
+            if self._desk.draining:
+                # The drain began while the claim was being written: nothing has begun that would need a grace.
+                running.stop_reason = Stop.DRAIN
+                await self._stopped(running, None)
+            else:
+                await self._run(running)
         finally:
             self._desk.keeper.remove(running)
 
@@ -223,6 +233,17 @@ class Worker:
         if len(bytes(output)) > OUTPUT_LIMIT:
             output_ref = await running.artifact("output.json", bytes(output), "application/json")
             output = ev.EMPTY
+        try:
+            await self._hand_in(running, context, result, output, output_ref)
+        except _KeyTaken:
+            # Somebody asked with a follow-up's key just now: another look finds that invocation.
+            await self._hand_in(running, context, result, output, output_ref)
+        self._acknowledge(running.delivery)
+        self.handled += 1
+
+    async def _hand_in(
+        self, running: Running, context: Context, result: Result, output: msgspec.Raw, output_ref: ev.ArtifactRef | None
+    ) -> None:
         follow_ups = await self._follow_ups(running, result.follow_ups)
         command = invocation.Complete(
             holder=self._desk.boot_id,
@@ -236,8 +257,6 @@ class Worker:
             tail=result.tail,
         )
         await self._settle(running, command, follow_ups)
-        self._acknowledge(running.delivery)
-        self.handled += 1
 
     async def _follow_ups(self, running: Running, wanted: tuple[FollowUp, ...]) -> list[Append]:
         if not wanted:
@@ -257,9 +276,13 @@ class Worker:
             )
             try:
                 draft = await self._desk.requests.draft(ask)
-            except (RequestRefused, errors.UnknownName, errors.BadSubject) as exc:
+            except (RequestRefused, errors.UnknownName, errors.BadSubject, InputMismatch, NotJson) as exc:
                 raise Permanent(f"a follow-up request was refused: {exc}") from exc
-            if ask.idempotency_key and await self._desk.store.last(INVOCATIONS, draft.scope) is not None:
+            if ask.idempotency_key and (
+                # In one batch the server would take both: each fence is compared with the state before it.
+                any(other.scope == draft.scope for other in drafts)
+                or await self._desk.store.last(INVOCATIONS, draft.scope) is not None
+            ):
                 continue
             drafts.append(draft)
         return drafts
@@ -319,11 +342,21 @@ class Worker:
 
     async def _settle(self, running: Running, command: invocation.Command, follow_ups: list[Append]) -> Written:
         """Append what ends the claim, under the claim's fence."""
-        state = running.state
-        decided = invocation.decide(state, command, running.role.limits, self._desk.author.now())
         # From here on only the claim is kept alive: a handler that is done can neither hang nor take too long.
         running.settling = True
-        return await self._write(running.ref, state, decided, running.cause, follow_ups)
+        while True:
+            state = running.state
+            decided = invocation.decide(state, command, running.role.limits, self._desk.author.now())
+            try:
+                return await self._write(running.ref, state, decided, running.cause, follow_ups)
+            except errors.SequenceConflict:
+                present = await self._desk.store.state(running.ref)
+                if present is None or present.claim != state.claim:
+                    raise
+                if present.last_seq == state.last_seq:
+                    raise _KeyTaken from None
+                # The claim stands: it was only rubbish that moved the fence.
+                running.state = present
 
     async def _write(
         self,
@@ -360,12 +393,17 @@ class Worker:
 
     async def _put_back(self, ref: Ref, delivery: wire.Delivery) -> None:
         """What arrives while we drain goes back to the queue, at nobody's cost."""
-        try:
-            await self._desk.invocations.carry_out(
-                ref, invocation.Release(reason=ev.ReleaseReason.DRAIN), self.role.limits
-            )
-        except Refused as refused:
-            log.info("drained_delivery_dropped", invocation=ref.id, reason=refused.reason.value)
+        records = await self._desk.store.history(ref)
+        state = fold(records)
+        if state is not None and state.requested_seq == delivery.seq:
+            command = invocation.Release(reason=ev.ReleaseReason.DRAIN)
+            try:
+                await self._desk.invocations.carry_out(ref, command, self.role.limits, records=records)
+            except Refused as refused:
+                log.info("drained_delivery_dropped", invocation=ref.id, reason=refused.reason.value)
+                if refused.reason is invocation.Refusal.HELD:
+                    # An acknowledgement would end the holder's delivery.
+                    return
         self._acknowledge(delivery)
 
     def _acknowledge(self, delivery: wire.Delivery) -> None:
