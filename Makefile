@@ -28,7 +28,6 @@ check: lint types
 lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/interrogate -q bus services projections infra tests
 	$(BIN)/lint-imports
 types: install
 	$(BIN)/mypy
