@@ -1,0 +1,125 @@
+"""Everything that can die is killed with -9 in mid-work: each accepted request gets exactly one terminal event."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+
+import pytest
+
+from bus.store import Recorded
+from bus.subjects import parse_event
+from tests.chaos.fleet import Desk, Fleet
+from tests.chaos.story import TERMINAL
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+
+FLEET = """
+[daemons]
+agent_runner = { instances = 2 }
+restart = { exits = 50, period = "5m" }
+
+[projects.shop.roles.coder]
+handler = { kind = "function", target = "handlers:work" }
+concurrency = 16
+max_crashes = 20
+grace = "1s"
+"""
+HANDLERS = """
+import asyncio
+
+async def work(input):
+    await asyncio.sleep(0.03)
+    return input
+"""
+
+
+async def log(desk: Desk) -> list[Recorded]:
+    """The whole stream, read again from its beginning."""
+    return [record async for record in desk.bus.store.read("INVOCATIONS", "inv.>")]
+
+
+async def check_each_ended_once(desk: Desk, ids: list[str], *, with_: str = "completed") -> Counter[str]:
+    """The stream itself, not what was heard of it: one terminal event for each of `ids` and for no other. Its event counts."""
+    ends: Counter[tuple[str, str]] = Counter()
+    counts: Counter[str] = Counter()
+    for record in await log(desk):
+        ref, name = parse_event(record.subject)
+        counts[name] += 1
+        if name in TERMINAL:
+            ends[ref.id, name] += 1
+    assert ends == Counter((id_, with_) for id_ in ids)
+    return counts
+
+
+async def test_fleet_ends_each_of_a_thousand_requests_once(fleet: Fleet) -> None:
+    """Runners are killed again and again in the middle of 1,000 requests: each is completed exactly once."""
+    fleet.write(FLEET, HANDLERS)
+    await fleet.up()
+    async with fleet.bus() as desk:
+        asking = asyncio.create_task(desk.ask_many("shop/coder", 1000))
+        for n, goal in enumerate((50, 200, 350, 500, 650, 800)):
+            await desk.completed(goal)
+            await fleet.kill(f"agent_runner-{n % 2 + 1}")
+        ids = await asking
+        await desk.all_ended(ids)
+        counts = await check_each_ended_once(desk, ids)
+        assert len(set(ids)) == 1000
+        assert counts["requested"] >= 1000
+        assert counts["swept"] > 0, "no runner held anything when it was killed"
+
+
+async def test_fleet_survives_its_server(fleet: Fleet) -> None:
+    """nats-server is killed while requests come in and are worked on: what was accepted is completed once, daemons resume."""
+    fleet.write(FLEET, HANDLERS)
+    await fleet.up()
+    async with fleet.bus() as desk:
+        daemons = {name: child.pid for name, child in (await fleet.children()).items() if name != "nats-server"}
+        asking = asyncio.create_task(desk.ask_many("shop/coder", 600))
+        server = 0
+        for goal in (50, 200, 350):
+            await desk.completed(goal)
+            server = await fleet.pid("nats-server", other_than=server)
+            os.kill(server, signal.SIGKILL)
+        ids = await asking
+        await desk.all_ended(ids, limit_s=60)
+        counts = await check_each_ended_once(desk, ids)
+        now = {name: child.pid for name, child in (await fleet.children()).items() if name != "nats-server"}
+        assert now == daemons, "a daemon did not live through the server's absence"
+        assert counts["swept"] == 0, "a living runner was taken for dead"
+
+
+async def test_fleet_survives_its_warden(fleet: Fleet) -> None:
+    """Warden and runner are killed at the same time, again and again: the next warden sweeps what the dead runner held."""
+    fleet.write(FLEET, HANDLERS)
+    await fleet.up()
+    async with fleet.bus() as desk:
+        asking = asyncio.create_task(desk.ask_many("shop/coder", 400))
+        warden = 0
+        for goal in (40, 150, 250):
+            await desk.completed(goal)
+            warden = await fleet.pid("warden", other_than=warden)
+            os.kill(warden, signal.SIGKILL)
+            await fleet.kill("agent_runner-1")
+        ids = await asking
+        await desk.all_ended(ids)
+        counts = await check_each_ended_once(desk, ids)
+        assert counts["swept"] > 0
+
+
+async def test_fleet_survives_its_launcher(fleet: Fleet) -> None:
+    """The launcher is killed: nothing that it started outlives it for long, and the next one finishes all work."""
+    fleet.write(FLEET, HANDLERS)
+    await fleet.up()
+    async with fleet.bus() as desk:
+        ids = await desk.ask_many("shop/coder", 400)
+        await desk.completed(50)
+        assert fleet.launcher is not None
+        fleet.launcher.send_signal(signal.SIGKILL)
+        await fleet.gone()
+    await fleet.up()
+    async with fleet.bus() as desk:
+        await desk.all_ended(ids)
+        await check_each_ended_once(desk, ids)
