@@ -58,6 +58,8 @@ class Puller:
         self._on_message = on_message
         self._on_lost = on_lost
         self._prefix = self._nc.new_inbox() + "."
+        #: The connection's `up_since` under which the present pulls were asked.
+        self._since = connection.up_since
         #: Messages delivered and not yet worked off.
         self.working = 0
         self._asked = 0
@@ -76,6 +78,7 @@ class Puller:
 
     async def open(self) -> None:
         """Start pulling."""
+        self._since = self._connection.up_since
         self._inbox = await self._nc.sink(self._prefix + "*", self._received)
         self._paused = False
         self._task = asyncio.create_task(self._run(), name=f"puller {self.name}")
@@ -127,10 +130,25 @@ class Puller:
             # Also while messages flow: a pull that was lost must not take up room for as long as the others are busy.
             self._forget_late()
             await self._connection.ready()
+            if self._since != self._connection.up_since and not self._hushed:
+                await self._begin_again()
             if asyncio.get_running_loop().time() < self._not_before:
                 continue
             if not self._paused and self._want() >= self._enough():
                 self._ask(self._want())
+
+    async def _begin_again(self) -> None:
+        """After a reconnection: the old pulls may be gone or not. Nobody listens for them any more, so they count no more.
+
+        Without this a server that was restarted is asked again only when the lost pulls expire.
+        """
+        self._since = self._connection.up_since
+        self._open.clear()
+        self._asked = 0
+        old, self._prefix = self._inbox, self._nc.new_inbox() + "."
+        self._inbox = await self._nc.sink(self._prefix + "*", self._received)
+        if old is not None:
+            await self._nc.unsink(old)
 
     def _ask(self, batch: int) -> None:
         self._count += 1
