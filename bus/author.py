@@ -38,9 +38,7 @@ class Author:
         """Wall time, UTC."""
         return self.clock.now()
 
-    def invocation(
-        self, ref: Ref, data: Any, *, root: str = "", cause: str = "", actor: str = ""
-    ) -> Envelope:
+    def invocation(self, ref: Ref, data: Any, *, root: str = "", cause: str = "", actor: str = "") -> Envelope:
         """An event of an invocation. `root` is the run tree's first invocation; empty means this one."""
         kind = type(data)
         id_ = self.new_id()
@@ -88,4 +86,5 @@ class Author:
 
 def traceparent(root: str, id_: str) -> str:
     """W3C trace context, version 00: the root's id is the trace, the end of the event's id the span."""
-    return f"00-{root.replace('-', ''):0>32.32}-{id_.replace('-', '')[-16:]:0>16}-01"
+    trace, span = root.replace("-", ""), id_.replace("-", "")[-16:]
+    return f"00-{trace}-{span}-01" if len(trace) == 32 and len(span) == 16 else f"00-{trace:0>32.32}-{span:0>16}-01"

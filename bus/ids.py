@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import time
 from datetime import UTC, datetime
 
@@ -16,6 +17,11 @@ _VERSION_7 = 0x7 << 76
 _VERSION_8 = 0x8 << 76
 _VARIANT = 0x2 << 62
 _RANDOM_MASK = ~((0xF << 76) | (0x3 << 62)) & ((1 << 128) - 1)
+
+#: Our own, seeded by the operating system, because code that we run may seed the module's. Ids must not repeat; that they
+#: cannot be guessed is not promised, and would cost a system call for each.
+_random = random.Random()
+os.register_at_fork(after_in_child=_random.seed)
 
 
 def _text(value: int) -> str:
@@ -25,7 +31,7 @@ def _text(value: int) -> str:
 
 def new_id() -> str:
     """A new UUIDv7: 48 bits of Unix milliseconds, 74 random bits."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = (time.time_ns() // 1_000_000) << 80 | _random.getrandbits(80)
     return _text(value & _RANDOM_MASK | _VERSION_7 | _VARIANT)
 
 

@@ -98,6 +98,10 @@ class Invocations:
             SequenceConflict: the invocation has moved on; nothing was written.
         """
         root = state.request.root
+        if len(decided) == 1 and not also:
+            envelope = self._author.invocation(ref, decided[0], root=root, cause=cause, actor=actor)
+            seq = await self._store.append(envelope, expect=state.last_seq, scope=ref.all)
+            return Written(state, decided, seq, envelope.id, envelope.time)
         batch: list[Append] = []
         for event in decided:
             envelope = self._author.invocation(ref, event, root=root, cause=cause, actor=actor)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
 from nats import errors as driver
 from nats.aio.subscription import Subscription
 
@@ -23,14 +22,12 @@ ANSWER_S = 5.0
 #: Seconds between two looks at the deadlines.
 _CHECK_S = 0.5
 #: The answer when no stream takes a subject, in the shape of the server's own.
-_NO_STREAM = msgspec.json.encode(
-    {
-        "error": {
-            "err_code": wire.Code.STREAM_NOT_FOUND,
-            "description": "no stream takes this subject; run `systems apply`",
-        }
-    }
+_NO_STREAM = wire.PubAck(
+    error=wire.ApiError(
+        err_code=wire.Code.STREAM_NOT_FOUND, description="no stream takes this subject; run `systems apply`"
+    )
 )
+_NOBODY = (None, 0.0, "")
 
 
 class Publisher:
@@ -42,8 +39,8 @@ class Publisher:
         self._answer_s = answer_s
         self._prefix = self._nc.new_inbox() + "."
         self._count = 0
-        # Insertion order is deadline order, because every wait is equally long.
-        self._waiting: dict[str, tuple[asyncio.Future[bytes], float]] = {}
+        # Future, deadline and subject by inbox. Their order is that of the deadlines, because every wait is equally long.
+        self._waiting: dict[str, tuple[asyncio.Future[wire.PubAck], float, str]] = {}
         self._task: asyncio.Task[None] | None = None
         self._inbox: Subscription | None = None
         self._loop = asyncio.get_running_loop()
@@ -75,18 +72,22 @@ class Publisher:
             PayloadTooLarge: it was never sent.
             Unanswered: it may be stored, or not.
         """
+        return await self.publish_nowait(subject, payload, headers)
+
+    def publish_nowait(
+        self, subject: str, payload: bytes, headers: dict[str, str] | bytes = b""
+    ) -> asyncio.Future[wire.PubAck]:
+        """Publish, and get the answer later: a future with the result or error that :meth:`publish` has.
+
+        Raises:
+            PayloadTooLarge, Unanswered: it was never sent.
+        """
         self._count += 1
         inbox = f"{self._prefix}{self._count}"
-        future: asyncio.Future[bytes] = self._loop.create_future()
-        self._waiting[inbox] = (future, self._loop.time() + self._answer_s)
-        try:
-            self.send(subject, payload, headers, inbox)
-            answer = wire.decode_ack(await future)
-        finally:
-            self._waiting.pop(inbox, None)
-        if answer.error is not None:
-            raise wire.refusal(f"a publish to {subject}", answer.error)
-        return answer
+        self.send(subject, payload, headers, inbox)
+        future: asyncio.Future[wire.PubAck] = self._loop.create_future()
+        self._waiting[inbox] = (future, self._loop.time() + self._answer_s, subject)
+        return future
 
     def send(self, subject: str, payload: bytes, headers: dict[str, str] | bytes = b"", reply: str = "") -> None:
         """Publish without waiting for an answer: members of an atomic batch, of which only the commit is answered.
@@ -105,24 +106,25 @@ class Publisher:
             raise errors.Unanswered(f"a publish to {subject}", 0) from exc
 
     def _answered(self, inbox: str, _reply: str, payload: bytes, block: bytes | None) -> None:
-        waiting = self._waiting.get(inbox)
-        if waiting is None or waiting[0].done():
+        # 503: nobody listens on the subject, so there is no such stream (yet).
+        answer = _NO_STREAM if block is not None and not payload else wire.decode_ack(payload)
+        future, _, subject = self._waiting.pop(inbox, _NOBODY)
+        if future is None or future.done():
             return
-        if block is not None and not payload:
-            # 503: nobody listens on the subject, so there is no such stream (yet).
-            waiting[0].set_result(_NO_STREAM)
+        if answer.error is None:
+            future.set_result(answer)
         else:
-            waiting[0].set_result(payload)
+            future.set_exception(wire.refusal(f"a publish to {subject}", answer.error))
 
     async def _expire(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_CHECK_S)
-            self._give_up(loop.time())
+            self._give_up(self._loop.time())
 
     def _give_up(self, now: float) -> None:
-        for future, deadline in list(self._waiting.values()):
+        for inbox, (future, deadline, subject) in list(self._waiting.items()):
             if deadline > now:
                 return
+            del self._waiting[inbox]
             if not future.done():
-                future.set_exception(errors.Unanswered("a publish", self._answer_s))
+                future.set_exception(errors.Unanswered(f"a publish to {subject}", self._answer_s))
