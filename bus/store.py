@@ -117,7 +117,7 @@ class Store:
         payload = ce.encode(event)
         while True:
             try:
-                return (await self._publisher.publish(event.subject, payload, headers)).seq
+                return (await self._publisher.publish_nowait(event.subject, payload, headers)).seq
             except errors.SequenceConflict:
                 stored = await self._find(event, scope)
                 if stored is None:
@@ -230,15 +230,17 @@ class Store:
         left = limit
         while True:
             page = min(_PAGE, left) if limit else _PAGE
-            count = 0
+            count, pending = 0, "0"
             body = {"seq": start, "next_by_subj": filter_, "batch": page}
             async with aclosing(self._get(stream, body)) as messages:
                 async for message in messages:
                     count += 1
                     start = message.seq + 1
+                    # The server ends a batch early at its max_pending, 64 MB: a short page need not be the last.
+                    pending = message.headers.get("Nats-Num-Pending", "0")
                     yield message
             left -= count
-            if count < page or (limit and left <= 0):
+            if pending == "0" or (limit and left <= 0):
                 return
 
     async def _get(self, stream: str, body: dict[str, Any], *, timeout: float = 5.0) -> AsyncGenerator[Message, None]:
