@@ -136,7 +136,8 @@ class _Parser:
         data = self._rest + data
         start = count = size = 0
         while (end := data.find(b"\r\n", start)) >= 0:
-            words = data[start:end].decode().split()
+            # Anybody may publish on a subject that is no text: one such message must not end the reading of all others.
+            words = data[start:end].decode(errors="replace").split()
             head = body = stop = end + 2
             receive = None
             if words and words[0] in ("MSG", "HMSG"):
@@ -151,7 +152,11 @@ class _Parser:
                 if len(data) < stop:
                     break
             if receive is None:
-                await self._others.parse(data[start:stop])
+                try:
+                    await self._others.parse(data[start:stop])
+                except UnicodeDecodeError as exc:
+                    log.error("message_lost", subject=words[1:2], error=repr(exc))
+                    self._others.reset()
             else:
                 reply = words[3] if len(words) == 5 else ""
                 self._nc.hand_over(receive, words[1], reply, data[body : stop - 2], data[head:body] or None)
