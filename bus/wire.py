@@ -153,6 +153,14 @@ def delivery(subject: str, data: bytes, reply: str, header_block: bytes | None =
     )
 
 
+def ack_subject(stream: str, consumer: str, seq: int) -> str:
+    """Where the delivery of a stream sequence is acknowledged by whoever does not have it.
+
+    The server looks at the stream sequence alone: with explicit acknowledgements one delivery of it is under way.
+    """
+    return f"$JS.ACK.{stream}.{consumer}.1.{seq}.{seq}.0.0"
+
+
 def nak(delay_s: float) -> bytes:
     """A negative acknowledgement: deliver again after `delay_s`."""
     return b'-NAK {"delay": %d}' % max(0, int(delay_s * 1e9))

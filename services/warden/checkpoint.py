@@ -99,7 +99,6 @@ def load(file: Path, created: str, last_seq: int, *, now: datetime, monotonic: f
                 item.status,
                 item.requested_seq,
                 item.since,
-                monotonic,
                 item.holder,
                 item.runner,
                 item.delivery,

@@ -34,8 +34,11 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hungry(self) -> bool:
-        """Runners wait, and the server may hand out: what can be delivered has been."""
-        return self.waiting > 0 and self.ack_pending < self.max_ack_pending and not self.paused
+        """Runners wait, and the server may hand out: what is to be delivered again has been.
+
+        That holds also when `ack_pending` is at its limit, which keeps back only what was never delivered.
+        """
+        return self.waiting > 0 and not self.paused
 
 
 def read(info: dict[str, object]) -> Consumer:
@@ -51,16 +54,20 @@ def read(info: dict[str, object]) -> Consumer:
     )
 
 
+def handed_out(item: Open, consumer: Consumer | None) -> bool:
+    """The server has handed it out, and nobody has claimed it yet: it is on its way, or lost."""
+    return item.status is Status.QUEUED and consumer is not None and 0 < item.requested_seq <= consumer.delivered_seq
+
+
 def decide(item: Open, consumer: Consumer | None, now: float) -> Command | None:
     """The command that brings an item back to work; None while it may still come by itself."""
     if item.status is Status.SCHEDULED:
         return FallDue() if now > item.due_at + LOST_AFTER_S else None
     if consumer is None or not consumer.hungry:
         return None
-    if item.status is Status.QUEUED and now > item.seen_at + LOST_AFTER_S:
-        if 0 < item.requested_seq <= consumer.delivered_seq:
-            return Release(reason=ReleaseReason.LOST_DELIVERY)
-    elif item.status is Status.WAITING and item.due_at and now > item.due_at + LOST_AFTER_S:
+    if item.status is Status.QUEUED and item.handed_at and now > item.handed_at + LOST_AFTER_S:
+        return Release(reason=ReleaseReason.LOST_DELIVERY)
+    if item.status is Status.WAITING and item.due_at and now > item.due_at + LOST_AFTER_S:
         return Release(reason=ReleaseReason.LOST_RETRY)
     return None
 

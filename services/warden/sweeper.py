@@ -59,8 +59,8 @@ class Sweeper:
 
     @property
     def lag(self) -> int:
-        """Messages of the log that are not folded yet."""
-        return self._log.pending
+        """Messages of the log that are not folded yet; at least 1 before the first look is over."""
+        return self._log.pending if self._caught_up.is_set() else max(1, self._log.pending)
 
     @property
     def last_answer_at(self) -> datetime | None:
@@ -90,9 +90,9 @@ class Sweeper:
             self._caught_up.set()
         saved_at = loop.time()
         async for batch in self._log.batches():
-            now = asyncio.get_running_loop().time()
+            now, wall = loop.time(), self._bus.author.now()
             for delivery in batch:
-                rejected = self.work.take(delivery, now)
+                rejected = self.work.take(delivery, now, wall)
                 if rejected is not None:
                     self._reports.put_nowait(rejected)
             if not self._caught_up.is_set() and self._log.position >= target:
@@ -191,18 +191,27 @@ class Sweeper:
         now = loop.time()
         work: list[Coroutine[Any, Any, None]] = []
         for item in list(self.work.open.values()):
-            command = stranded.decide(item, consumers.get((item.ref.project, item.ref.role)), now)
+            consumer = consumers.get((item.ref.project, item.ref.role))
+            if not stranded.handed_out(item, consumer):
+                item.handed_at = 0.0
+            elif not item.handed_at:
+                item.handed_at = now
+            command = stranded.decide(item, consumer, now)
             if command is not None:
                 work.append(self._bring_back(item, command))
         await self._at_once(work)
 
     async def _bring_back(self, item: Open, command: invocation.Command) -> None:
-        limits = self._registry.limits(item.ref.project, item.ref.role)
+        limits, lost = self._registry.limits(item.ref.project, item.ref.role), item.requested_seq
         try:
             await self._bus.invocations.carry_out(item.ref, command, limits)
         except Refused as refused:
             log.info("not_stranded", invocation=item.ref.id, reason=refused.reason.value)
             return
+        if lost:
+            # The lost delivery would hold one of the role's places until its ack_wait.
+            consumer = subjects.role_consumer(item.ref.project, item.ref.role)
+            self._answer(wire.ack_subject(INVOCATIONS, consumer, lost), wire.ACK)
         self.acted += 1
         log.warning("stranded_put_back", invocation=item.ref.id, command=type(command).__name__)
 

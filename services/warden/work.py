@@ -29,15 +29,16 @@ class Open(msgspec.Struct):
     ref: Ref
     status: Status
     requested_seq: int
-    #: When its last event was stored, and the monotonic second at which we saw it.
+    #: When its last event was stored.
     since: datetime
-    seen_at: float
     holder: str = ""
     runner: str = ""
     delivery: int = 0
     reply: str = ""
     #: Monotonic second at which the retry, or the delayed request, is due.
     due_at: float = 0.0
+    #: Monotonic second at which the server was first seen to have handed it out without a claim following; 0 for not so.
+    handed_at: float = 0.0
 
 
 class LastError(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,8 +71,8 @@ class OpenWork:
         if item.holder:
             self.by_holder.setdefault(item.holder, set()).add(item.ref.id)
 
-    def take(self, delivery: wire.Delivery, now: float) -> Rejected | None:
-        """Fold one message of INVOCATIONS, seen at monotonic second `now`; rubbish is returned as a report."""
+    def take(self, delivery: wire.Delivery, now: float, wall: datetime) -> Rejected | None:
+        """Fold one message of INVOCATIONS, seen at monotonic second `now` and wall time `wall`; rubbish is returned as a report."""
         self.position = delivery.seq
         stored_at = datetime.fromtimestamp(delivery.stored_ns / 1e9, UTC)
         try:
@@ -82,32 +83,32 @@ class OpenWork:
         if record.data is None:
             return _report(delivery, record.problem)
         self.counts[f"{ref.project}/{ref.role}", name] += 1
-        self._fold(ref, record, now)
+        self._fold(ref, record, now, wall)
         return None
 
-    def _fold(self, ref: Ref, record: Recorded, now: float) -> None:
+    def _fold(self, ref: Ref, record: Recorded, now: float, wall: datetime) -> None:
         item = self.open.get(ref.id)
         if item is None:
-            item = Open(ref, Status.QUEUED, 0, record.stored_at, now)
+            item = Open(ref, Status.QUEUED, 0, record.stored_at)
         elif item.holder:
             held = self.by_holder.get(item.holder)
             if held is not None:
                 held.discard(ref.id)
                 if not held:
                     del self.by_holder[item.holder]
-        item.since, item.seen_at, item.holder, item.due_at = record.stored_at, now, "", 0.0
+        item.since, item.holder, item.due_at, item.handed_at = record.stored_at, "", 0.0, 0.0
         match record.data:
             case ev.Requested():
                 item.status, item.requested_seq = Status.QUEUED, record.seq
             case ev.Scheduled(due=due):
-                item.status, item.due_at = Status.SCHEDULED, now + (due - record.stored_at).total_seconds()
+                item.status, item.due_at = Status.SCHEDULED, now + (due - wall).total_seconds()
             case ev.Claimed(holder=holder, reply=reply, delivery=delivery, runner=runner):
                 item.status, item.holder, item.reply = Status.RUNNING, holder, reply
                 item.delivery, item.runner = delivery, runner
             case ev.Failed() as failed:
                 item.status = Status.WAITING
                 if failed.retry_at is not None:
-                    item.due_at = now + (failed.retry_at - record.stored_at).total_seconds()
+                    item.due_at = now + (failed.retry_at - wall).total_seconds()
                 self._remember(ref, failed, record)
             case ev.Swept() | ev.Released() | ev.Redriven():
                 item.status = Status.QUEUED
