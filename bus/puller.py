@@ -72,6 +72,7 @@ class Puller:
         self._task: asyncio.Task[None] | None = None
         self._inbox: Subscription | None = None
         self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         #: Loop time of the last message, and of the last pull that the server answered as empty.
         self.last_message_at: float | None = None
         self.last_empty_at: float | None = None
@@ -132,7 +133,7 @@ class Puller:
             await self._connection.ready()
             if self._since != self._connection.up_since and not self._hushed:
                 await self._begin_again()
-            if asyncio.get_running_loop().time() < self._not_before:
+            if self._loop.time() < self._not_before:
                 continue
             if not self._paused and self._want() >= self._enough():
                 self._ask(self._want())
@@ -154,7 +155,7 @@ class Puller:
         self._count += 1
         token = f"{self._prefix}{self._count}"
         self._asked += batch
-        self._open[token] = (batch, asyncio.get_running_loop().time() + EXPIRES_S + _LATE_S)
+        self._open[token] = (batch, self._loop.time() + EXPIRES_S + _LATE_S)
         body = msgspec.json.encode({"batch": batch, "expires": int(EXPIRES_S * 1e9)})
         try:
             self._nc.send(self._subject, body, reply=token)
@@ -169,7 +170,7 @@ class Puller:
     def _forget_late(self) -> None:
         # A delivery does not say which pull it answers, so only their sum is known. But a pull that is past its
         # deadline can bring nothing more: what is still to come is at most what the younger ones asked for.
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         late = [token for token, (_, deadline) in self._open.items() if deadline < now]
         for token in late:
             del self._open[token]
@@ -179,7 +180,7 @@ class Puller:
             self._asked = possible
 
     def _received(self, subject: str, reply: str, payload: bytes, block: bytes | None) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         if not reply:
             # Status messages come on the pull's own inbox and carry no acknowledgement subject.
             self._status(subject, parse_headers(block), now)
