@@ -230,8 +230,8 @@ async def run_runner(home: Home, instance: str, folder: Path) -> None:
     calm_collector()
     credentials = context.load(home.path, None, None, {})
     async with daemon("agent_runner", instance, home.path, credentials) as running:
-        await start_runner(running, credentials, folder)
-        await running.stopped()
+        runner = await start_runner(running, credentials, folder)
+        await _until_stopped(running, asyncio.create_task(runner.run(), name="runner"))
 
 
 async def _until_stopped(running: Daemon, task: asyncio.Task[None]) -> None:

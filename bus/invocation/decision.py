@@ -131,9 +131,9 @@ def _claim(state: Invocation, command: Claim, limits: Limits, now: datetime) -> 
     events: list[ev.InvocationEvent] = []
     crashes = state.crashes
     if state.claim is not None:
-        same = state.claim.holder == command.holder and state.claim.delivery == command.delivery
-        if same or command.delivery < state.claim.delivery:
-            # An older delivery that arrives late must not take the claim from the younger one's live holder.
+        if command.delivery <= state.claim.delivery:
+            # An older delivery that arrives late must not take the claim from the younger one's live holder; nor one of the
+            # same number, which comes twice only from a consumer that was made anew and proves nothing about the holder.
             raise Refused(Refusal.HELD, state)
         # Delivered again while the log still shows a claim: its ack_wait ran out with nobody there to sweep it.
         events += _sweep(state, ev.SweepReason.ACK_WAIT, limits, now)

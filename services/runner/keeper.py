@@ -73,15 +73,15 @@ class Keeper:
 
     def _look(self, running: Running, now: float) -> None:
         role = running.role.role
-        if running.stop_reason is not None:
-            if now - running.stopped_at > role.grace + 1:
-                # It swallowed its cancellation. Ask again; without renewals the claim runs out at the server.
-                log.warning("handler_ignores_stop", invocation=running.ref.id, role=running.role.path)
-                running.stop(running.stop_reason, now)
-            return
-        if not running.settling and now - running.started_at > role.timeout:
-            running.stop(Stop.TIMEOUT, now)
-        elif not running.settling and now - running.progress_at > role.progress_timeout:
-            running.stop(Stop.HUNG, now)
-        elif now - running.renewed_at > role.ack_wait / 3 and running.ref.id in self.running:
-            running.renew(now)
+        if running.stop_reason is None and not running.settling:
+            if now - running.started_at > role.timeout:
+                running.stop(Stop.TIMEOUT, now)
+            elif now - running.progress_at > role.progress_timeout:
+                running.stop(Stop.HUNG, now)
+        if running.holds(now):
+            if now - running.renewed_at > role.ack_wait / 3:
+                running.renew(now)
+        elif now - running.told_at > role.grace + 1 and running.stop_reason is not None:
+            # It swallowed its cancellation. Ask again; without renewals the claim runs out at the server.
+            log.warning("handler_ignores_stop", invocation=running.ref.id, role=running.role.path)
+            running.stop(running.stop_reason, now)

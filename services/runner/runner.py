@@ -11,16 +11,19 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import structlog
-from nats.aio.msg import Msg
 
 from bus import subjects
 from bus.events import invocation as ev
-from bus.store import read
+from bus.follower import Follower
+from bus.store import INVOCATIONS, Recorded, read
 from services.runner.desk import Desk
 from services.runner.running import Stop
 from services.runner.worker import Worker
 
 log = structlog.get_logger()
+
+#: How others end a claim.
+_ENDS = ("inv.*.*.*.cancelled", "inv.*.*.*.swept")
 
 
 class Runner:
@@ -31,18 +34,25 @@ class Runner:
         self.workers: dict[tuple[str, str], Worker] = {}
         self._changes: asyncio.Queue[str] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._handled_before = 0
 
     async def open(self) -> None:
         """Start a worker for each role, and follow the registry."""
         desk = self._desk
-        await desk.connection.nc.subscribe("inv.*.*.*.cancelled", cb=self._cancelled)
+        info = await desk.connection.api(f"STREAM.INFO.{INVOCATIONS}")
+        ends = Follower(desk.connection, INVOCATIONS, _ENDS, start=info["state"]["last_seq"] + 1)
+        self._watch = asyncio.create_task(self._follow_ends(ends), name="runner_ends")
         desk.registry.on_change = self._changes.put_nowait
         desk.keeper.open()
         for key in list(desk.registry.roles):
             await self._reconcile(*key)
         self._task = asyncio.create_task(self._follow_registry(), name="runner_registry")
         log.info("runner_ready", roles=len(self.workers), boot_id=desk.boot_id)
+
+    async def run(self) -> None:
+        """Until the end; what goes wrong in following the registry and the log ends the runner, or it would go on deaf."""
+        await asyncio.gather(*filter(None, (self._task, self._watch)))
 
     async def drain(self) -> None:
         """Take nothing more; give what runs its grace; put back the rest."""
@@ -66,9 +76,9 @@ class Runner:
 
     async def close(self) -> None:
         """End everything that is still open, after a drain."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in filter(None, (self._task, self._watch)):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         for worker in self.workers.values():
             await worker.close()
         await self._desk.keeper.close()
@@ -117,11 +127,25 @@ class Runner:
         self._handled_before += worker.handled
         log.info("role_left", role=worker.role.path)
 
-    async def _cancelled(self, message: Msg) -> None:
-        # Anybody may publish here: only an event stops a handler, and rubbish is the warden's to report.
-        record = read(0, message.subject, datetime.now(UTC), message.data)
-        if isinstance(record.data, ev.Cancelled):
-            self._desk.keeper.stop(subjects.parse_event(message.subject)[0].id, Stop.CANCELLED)
+    async def _follow_ends(self, ends: Follower) -> None:
+        """Stop what others have ended.
+
+        Followed in the log and not merely heard: a cancel that the server refuses must stop nobody, and one that was written
+        while this runner was cut off must reach it when it is back.
+        """
+        async for batch in ends.batches():
+            for delivery in batch:
+                # Only an event stops a handler; rubbish is the warden's to report.
+                record = read(delivery.seq, delivery.subject, datetime.now(UTC), delivery.data)
+                if record.data is not None:
+                    self._ended(record)
+
+    def _ended(self, record: Recorded) -> None:
+        ref, _ = subjects.parse_event(record.subject)
+        running = self._desk.keeper.running.get(ref.id)
+        # What lies before our claim has ended somebody else's, or an earlier one of ours.
+        if running is not None and running.ref == ref and running.state.last_seq < record.seq:
+            self._desk.keeper.stop(ref.id, Stop.CANCELLED if isinstance(record.data, ev.Cancelled) else Stop.LOST)
 
 
 def _wall(loop_time: float | None) -> datetime | None:

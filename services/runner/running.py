@@ -51,6 +51,10 @@ class Stop(StrEnum):
     LOST = "lost"
 
 
+#: Reasons to stop that also say that the claim is over.
+_NOT_OURS = frozenset({Stop.CANCELLED, Stop.LOST})
+
+
 class Running:
     """A claimed invocation while its handler runs."""
 
@@ -69,6 +73,7 @@ class Running:
         "stop_reason",
         "stopped_at",
         "task",
+        "told_at",
     )
 
     def __init__(
@@ -99,7 +104,9 @@ class Running:
         self.stop_reason: Stop | None = None
         #: The handler is done, and its result is being written.
         self.settling = False
+        #: When the handler was first told to end, and when last.
         self.stopped_at = 0.0
+        self.told_at = 0.0
         #: The task that runs the handler.
         self.task: asyncio.Task[None] | None = None
 
@@ -109,9 +116,19 @@ class Running:
             return
         if self.stop_reason is None:
             self.stop_reason = reason
-        self.stopped_at = now
+            self.stopped_at = now
+        self.told_at = now
         if self.task is not None:
             self.task.cancel()
+
+    def holds(self, now: float) -> bool:
+        """Whether the claim is ours to keep: the handler works, ends within its grace, or its result is being written.
+
+        What was cancelled or taken from us is not: a renewal would count for whoever has it now.
+        """
+        if self.stop_reason is None or self.settling:
+            return True
+        return self.stop_reason not in _NOT_OURS and now - self.stopped_at <= self.role.role.grace + 1
 
     def progress(self, note: str) -> None:
         """Called by the handler, from any thread."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -32,10 +34,14 @@ from services.runner.running import Environment, Running, Stop
 
 log = structlog.get_logger()
 
+_T = TypeVar("_T")
+
 #: Requests that a completion may carry: a batch holds 1,000 messages, and the completion is one of them.
 FOLLOW_UP_LIMIT = 900
 #: Seconds until an append is tried again that the server refused for reasons of its own.
 _AGAIN_S = 1.0
+#: Seconds that a retry waits at most, whatever its error asks for: more than that no calendar may hold.
+_LONGEST_WAIT_S = 30 * 86400.0
 #: Bytes of output that an event holds; a larger one goes to the artifacts.
 OUTPUT_LIMIT = 256 * 1024
 
@@ -156,6 +162,8 @@ class Worker:
             if state is None or state.requested_seq != delivery.seq:
                 self._acknowledge(delivery)
                 return None
+            if self._still_ours(ref, state):
+                return None
             try:
                 decided = invocation.decide(state, command, role.limits, self._desk.author.now())
             except Refused as refused:
@@ -166,6 +174,19 @@ class Worker:
                 return await self._hold(ref, delivery, role, state, decided, last_id(records))
             except errors.SequenceConflict:
                 fresh = False
+
+    def _still_ours(self, ref: Ref, state: Invocation) -> bool:
+        """Whether this runner is at work on it: then its renewals came too late for the server, and nothing else is wrong.
+
+        What is told to the server for the first delivery counts for this one too.
+        """
+        held = self._desk.keeper.running.get(ref.id)
+        now = self._desk.monotonic()
+        if held is None or held.state.claim != state.claim or not held.holds(now):
+            return False
+        log.warning("delivered_again_while_at_work", invocation=ref.id, role=self.role.path)
+        held.renew(now)
+        return True
 
     async def _hold(
         self,
@@ -196,6 +217,8 @@ class Worker:
             context = await self._context(running)
             result = await self._handler(context)
             if running.stop_reason is None:
+                # A drain that comes while the result is stored must not cost it.
+                running.settling = True
                 await self._complete(running, context, result)
                 return
             await self._stopped(running, context, None)
@@ -231,20 +254,25 @@ class Worker:
     async def _complete(self, running: Running, context: Context, result: Result) -> None:
         output, output_ref = result.output, None
         if len(bytes(output)) > OUTPUT_LIMIT:
-            output_ref = await running.artifact("output.json", bytes(output), "application/json")
+            content = bytes(output)
+            output_ref = await self._insist(
+                running.ref, lambda: running.artifact("output.json", content, "application/json")
+            )
             output = ev.EMPTY
-        try:
-            await self._hand_in(running, context, result, output, output_ref)
-        except _KeyTaken:
-            # Somebody asked with a follow-up's key just now: another look finds that invocation.
-            await self._hand_in(running, context, result, output, output_ref)
+        while True:
+            try:
+                await self._hand_in(running, context, result, output, output_ref)
+                break
+            except _KeyTaken:
+                # Somebody asked with a follow-up's key just now: another look finds that invocation.
+                continue
         self._acknowledge(running.delivery)
         self.handled += 1
 
     async def _hand_in(
         self, running: Running, context: Context, result: Result, output: msgspec.Raw, output_ref: ev.ArtifactRef | None
     ) -> None:
-        follow_ups = await self._follow_ups(running, result.follow_ups)
+        follow_ups = await self._insist(running.ref, lambda: self._follow_ups(running, result.follow_ups))
         command = invocation.Complete(
             holder=self._desk.boot_id,
             delivery=running.delivery.delivery,
@@ -290,6 +318,7 @@ class Worker:
     async def _fail(self, running: Running, context: Context | None, exc: BaseException) -> None:
         error, at_least = failure.classify(exc)
         wait = max(delay(running.role.role.backoff, running.state.errors + 1, random.random()), at_least or 0.0)
+        wait = min(wait, _LONGEST_WAIT_S)
         command = invocation.Fail(
             holder=self._desk.boot_id,
             delivery=running.delivery.delivery,
@@ -370,17 +399,24 @@ class Worker:
 
         A server that takes nothing now (its disk is full, its stream is frozen) must not cost a result that was paid for.
         """
+        return await self._insist(
+            ref, lambda: self._desk.invocations.append(ref, state, decided, cause=cause, also=also or ())
+        )
+
+    async def _insist(self, ref: Ref, write: Callable[[], Awaitable[_T]]) -> _T:
+        """Write until the server takes it, or says that somebody else was quicker."""
         while True:
             try:
-                return await self._desk.invocations.append(ref, state, decided, cause=cause, also=also or ())
+                return await write()
             except errors.SequenceConflict:
                 raise
-            except errors.ServerError as exc:
+            except (errors.ServerError, errors.Unanswered) as exc:
                 log.error("server_takes_nothing", invocation=ref.id, error=str(exc), again_s=_AGAIN_S)
                 await asyncio.sleep(_AGAIN_S)
 
     async def _fence_lost(self, running: Running) -> None:
         """Somebody else has written: our result does not count. Acknowledge only what has ended."""
+        self._desk.keeper.remove(running)
         state = await self._desk.store.state(running.ref)
         log.warning(
             "claim_lost",
