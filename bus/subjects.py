@@ -65,6 +65,11 @@ def check_token(what: str, value: str) -> str:
     return value
 
 
+def is_token(value: str) -> bool:
+    """Whether the value can be an id or a name, and so one token of a subject that is written to."""
+    return _token.fullmatch(value) is not None
+
+
 def parse_role(value: str) -> tuple[str, str]:
     """``shop/coder`` as project and role.
 

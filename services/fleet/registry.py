@@ -13,9 +13,11 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from bus import errors
+from bus import errors, subjects
 from bus.bucket import Bucket, Entry
 from bus.invocation import Limits
+from services.fleet import cron
+from services.fleet.schema import check_schema
 from services.fleet.spec import Fleet, Project, Role
 
 log = structlog.get_logger()
@@ -147,7 +149,7 @@ class Registry:
                         self.projects[name] = msgspec.json.decode(entry.value, type=Project)
                 case _:
                     raise ValueError("expected a key under roles., prompts. or projects.")  # noqa: TRY301 (one place logs all)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, errors.BusError) as exc:
             log.error(
                 "registry_value_refused", key=entry.key, revision=entry.revision, error=str(exc), kept="last good"
             )
@@ -165,7 +167,14 @@ class Registry:
         present = self.roles.get((project, role_name))
         if present is not None and present.revision >= entry.revision:
             return
+        # The fleet file's checks hold for a value that was put by hand as well: what nobody can carry out is refused whole.
+        subjects.check_name("a project", project)
+        subjects.check_name("a role", role_name)
         role = msgspec.json.decode(entry.value, type=Role)
+        for schedule in role.schedules.values():
+            cron.parse(schedule.cron, schedule.time_zone)
+        if role.input_schema is not None:
+            check_schema(role.input_schema)
         self.roles[project, role_name] = RegisteredRole(
             project=project, name=role_name, role=role, revision=entry.revision, limits=role.limits
         )

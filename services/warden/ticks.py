@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 import structlog
 
-from bus import invocation, wire
+from bus import errors, invocation, subjects, wire
 from bus.bucket import Bucket, Entry
 from bus.events.schedule import Missed, MissReason
 from bus.ids import key_id
@@ -58,13 +58,22 @@ class Ticks:
             log.info("schedule_removed", name=name)
         for name, schedule in wanted.items():
             cron, zone = dues.server_pattern(schedule)
-            if await self._bus.schedules.pattern(name) != (cron, zone):
+            if await self._bus.schedules.pattern(name) == (cron, zone):
+                continue
+            try:
                 await self._bus.schedules.repeat(name, cron, b"{}", time_zone=zone)
+            except errors.ServerError as exc:
+                # This one it does not understand; the others must be set all the same.
+                log.error("schedule_refused", name=name, cron=schedule.cron, error=str(exc))
+            else:
                 log.info("schedule_set", name=name, cron=schedule.cron)
 
     async def tick(self, delivery: wire.Delivery) -> None:
         """Handle one tick."""
         _, kind, *rest = delivery.subject.split(".")
+        if not all(map(subjects.is_token, rest)):
+            # Anybody may publish here: what can be no name must not come again for ever.
+            kind = ""
         match kind, rest:
             case "delayed", [project, role, id_]:
                 await self._fall_due(Ref(project, role, id_))

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from bus import topology, wire
+from bus import errors, topology, wire
 from bus.events import advisory
 from services.daemon import Bus, Evidence
 from services.fleet.registry import Registry
@@ -29,6 +29,9 @@ from services.warden.ticks import Ticks
 from services.warden.work import LastError
 
 log = structlog.get_logger()
+
+#: Seconds until the server's schedules are looked at again after it did not answer.
+_AGAIN_S = 2.0
 
 _DEAD_LETTERS, _TICKS, _ADVISORIES = topology.SERVICE_CONSUMERS
 
@@ -97,8 +100,13 @@ class Warden:
     async def _keep_schedules(self) -> None:
         while True:
             self._changed.clear()
-            await self._ticks.sync()
-            await self._changed.wait()
+            try:
+                await self._ticks.sync()
+            except errors.BusError as exc:
+                log.warning("schedules_not_set", error=str(exc), again_s=_AGAIN_S)
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                await self._changed.wait()
 
     async def _advised(self, delivery: wire.Delivery) -> None:
         """The server gave up on a delivery: quicker than the scan, and never the only way."""
