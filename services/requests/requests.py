@@ -71,6 +71,8 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     #: True: an earlier request with the same key was accepted; this is its invocation.
     deduplicated: bool = False
+    #: True: that earlier request had another input, which is the one that counts.
+    input_differs: bool = False
 
 
 class Requests:
@@ -166,19 +168,26 @@ class Requests:
             assert ask.due is not None
             event = ev.Scheduled(due=ask.due, request=requested)
         envelope = self._stamp(ref, event, ask)
-        deduplicated = False
+        deduplicated = differs = False
         # A new id is its own fence; only a derived one can be there already.
         derived = bool(ask.idempotency_key or ask.schedule)
         try:
             seq = await self._store.append(envelope, expect=0 if derived else None, scope=ref.all)
         except errors.SequenceConflict:
-            first = await self._store.history(ref)
-            seq, deduplicated = first[0].seq, True
+            first = (await self._store.history(ref))[0]
+            seq, deduplicated, differs = first.seq, True, _input(first.data) != _input(event)
         if later and not deduplicated:
             assert ask.due is not None
             # Lost in a crash right here, the warden's scan finds it past its due time.
             await self._schedules.once(delayed(ref), ask.due, b"{}")
-        return Accepted(id=ref.id, project=ref.project, role=ref.role, seq=seq, deduplicated=deduplicated)
+        return Accepted(
+            id=ref.id,
+            project=ref.project,
+            role=ref.role,
+            seq=seq,
+            deduplicated=deduplicated,
+            input_differs=differs,
+        )
 
     def _stamp(self, ref: Ref, event: ev.InvocationEvent, ask: Ask) -> Envelope:
         asker = ask.asker
@@ -190,6 +199,14 @@ class Requests:
             cause=asker.cause if asker else "",
             actor=actor,
         )
+
+
+def _input(event: object) -> object:
+    """What tells two inputs apart: their bytes, or the digest of what lies in the artifacts."""
+    request = event.request if isinstance(event, ev.Scheduled) else event
+    if not isinstance(request, ev.Requested):
+        return None
+    return request.input_ref.digest if request.input_ref is not None else bytes(request.input)
 
 
 def delayed(ref: Ref) -> str:

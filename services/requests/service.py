@@ -10,6 +10,7 @@ asking again with the same ``Systems-Key`` gives the first invocation.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -18,11 +19,10 @@ import msgspec
 import structlog
 from nats.micro import add_service
 from nats.micro.request import Request
-from nats.micro.service import EndpointConfig, Service, ServiceConfig
+from nats.micro.service import EndpointConfig, EndpointStats, Service, ServiceConfig
 
 from bus import errors, invocation, subjects
 from bus.invocation import Refused, Status
-from bus.store import parse_time
 from services.daemon import Bus
 from services.fleet import schema
 from services.fleet.registry import Registry
@@ -65,6 +65,8 @@ class Services:
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._services: list[Service] = []
+        #: (endpoint, answered or refused) -> how often. The driver's own counts end when an answer begins to be made.
+        self._counts: Counter[tuple[str, str]] = Counter()
 
     async def open(self) -> None:
         """Begin to answer."""
@@ -88,18 +90,27 @@ class Services:
         self, name: str, description: str, endpoints: dict[str, tuple[str, Callable[[Request], Awaitable[bytes]]]]
     ) -> None:
         service = await add_service(
-            self._bus.connection.nc, ServiceConfig(name=name, version=version("systems"), description=description)
+            self._bus.connection.nc,
+            ServiceConfig(name=name, version=version("systems"), description=description, stats_handler=self._stats),
         )
         for endpoint, (subject, handler) in endpoints.items():
-            await service.add_endpoint(EndpointConfig(name=endpoint, subject=subject, handler=self._spawner(handler)))
+            await service.add_endpoint(
+                EndpointConfig(name=endpoint, subject=subject, handler=self._spawner(endpoint, handler))
+            )
         self._services.append(service)
 
-    def _spawner(self, handler: Callable[[Request], Awaitable[bytes]]) -> Callable[[Request], Awaitable[None]]:
+    def _stats(self, stats: EndpointStats) -> dict[str, int]:
+        """What `nats micro stats` shows as an endpoint's own data."""
+        return {what: self._counts[stats.name, what] for what in ("answered", "refused")}
+
+    def _spawner(
+        self, endpoint: str, handler: Callable[[Request], Awaitable[bytes]]
+    ) -> Callable[[Request], Awaitable[None]]:
         """Answers side by side: the driver hands an endpoint one request after the other."""
 
         async def spawn(request: Request) -> None:
             await self._gate.acquire()
-            task = asyncio.create_task(self._answer(request, handler))
+            task = asyncio.create_task(self._answer(request, endpoint, handler))
             self._tasks.add(task)
             task.add_done_callback(self._done)
 
@@ -111,15 +122,17 @@ class Services:
         if not task.cancelled() and (exc := task.exception()) is not None:
             log.error("answer_failed", error=repr(exc), exc_info=exc)
 
-    async def _answer(self, request: Request, handler: Callable[[Request], Awaitable[bytes]]) -> None:
+    async def _answer(self, request: Request, endpoint: str, handler: Callable[[Request], Awaitable[bytes]]) -> None:
         try:
             answer = await handler(request)
         except (errors.BusError, Refused) as exc:
             code = "503" if isinstance(exc, errors.BusUnreachable | errors.StreamFrozen) else "400"
             body = msgspec.json.encode(Refusal(refused=type(exc).__name__, reason=str(exc)))
+            self._counts[endpoint, "refused"] += 1
             log.info("request_refused", subject=request.subject, reason=str(exc))
             await request.respond_error(code, str(exc).splitlines()[0][:500], data=body)
         else:
+            self._counts[endpoint, "answered"] += 1
             await request.respond(answer)
 
     async def _ask(self, request: Request) -> bytes:
@@ -173,7 +186,7 @@ def _due(text: str, now: datetime) -> datetime | None:
     try:
         if text.startswith("+"):
             return now + timedelta(seconds=float(text[1:]))
-        due = parse_time(text)
+        due = msgspec.convert(text, datetime)
     except (ValueError, OverflowError, msgspec.ValidationError) as exc:
         raise RequestRefused(f"expected {DUE} to be RFC 3339 or +SECONDS, got: {text!r}") from exc
     if due.tzinfo is None:

@@ -37,6 +37,7 @@ async def test_journal_writes_each_change_once(rig: Rig) -> None:
         ("Removed", "roles.shop.coder", written[0].revision),
         ("Changed", "roles.shop.other", 0),
     ]
+    assert isinstance(written[1], ev.Changed)
     assert msgspec.json.decode(written[1].value) == "be brief"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -58,7 +59,7 @@ async def test_ticks_have_one_outcome_each_over_a_restart(rig: Rig) -> None:
     await rig.warden()
     await rig.story.until(lambda: len(asked(rig)) >= 4)
     dues = outcomes(rig)
-    steps = {later - earlier for earlier, later in zip(dues, dues[1:], strict=False)}
+    steps = {later - earlier for earlier, later in pairwise(dues)}
     assert steps == {timedelta(seconds=1)}
     assert {m.reason for m in missed(rig)} <= {MissReason.SUPERSEDED}
     assert all(r.due and r.schedule == "steady" for r in asked(rig))
