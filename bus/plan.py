@@ -70,12 +70,8 @@ async def apply(
         Conflict: a step is destructive and that was not allowed; nothing was done.
         ServerError: the server refused one; those before it stand.
     """
-    refused = [step for step in steps if step.destructive]
-    if refused and not allow_destructive:
-        raise errors.Conflict(
-            "expected only changes that lose nothing, got: "
-            + "; ".join(f"{step.kind} {step.name}: {step.destructive}" for step in refused)
-        )
+    if not allow_destructive:
+        refuse_destructive(steps)
     streams = {stream.name: stream for stream in declared.streams}
     consumers = {f"{c.stream}/{c.name}": c for c in declared.consumers}
     for step in steps:
@@ -86,6 +82,20 @@ async def apply(
             await connection.api(f"CONSUMER.DELETE.{stream}.{name}")
         else:
             await _apply_consumer(connection, consumers[step.name], step)
+
+
+def refuse_destructive(steps: list[Step]) -> None:
+    """Pass if no step loses anything.
+
+    Raises:
+        Conflict: some do; all of them are named.
+    """
+    refused = [f"{step.kind} {step.name}: {step.destructive}" for step in steps if step.destructive]
+    if refused:
+        raise errors.Conflict(
+            f"expected only changes that lose nothing, got: {'; '.join(refused)}; "
+            "nothing was changed, use --allow-destructive if it is meant"
+        )
 
 
 async def _apply_stream(connection: Connection, stream: Stream, step: Step) -> None:
@@ -158,6 +168,8 @@ def _destructive(changed: dict[str, Any], live: dict[str, Any]) -> str:
             return f"{field} cannot be changed in place (live: {live.get(field)!r}, declared: {value!r})"
         if field in _ONE_WAY and live.get(field) and not value:
             return f"{field} cannot be taken back"
+        if field == "num_replicas" and value < live.get(field, 1):
+            return f"fewer copies of each message would be kept (live: {live.get(field)}, declared: {value})"
         if field in _BOUNDS and _bound(value) < _bound(live.get(field)):
             return f"{field} would drop messages that are kept now (live: {live.get(field)!r}, declared: {value!r})"
     return ""

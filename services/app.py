@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from bus import context, errors, plan
+from bus import context, errors
 from bus.connection import Credentials
 from bus.context import Context
 from bus.events import daemon as ev
@@ -28,8 +28,9 @@ from bus.ids import new_id
 from bus.server import EmbeddedServer
 from services import logs
 from services.daemon import Bus, Daemon, Evidence, control_id, daemon
-from services.fleet.file import LoadedFleet, load
-from services.fleet.registry import Registry, entries, publish
+from services.declaration import apply_fleet
+from services.fleet.file import load
+from services.fleet.registry import Registry
 from services.home import Home
 from services.launcher.main import Launcher, Options
 from services.requests.requests import Requests
@@ -162,23 +163,6 @@ class EventReporter:
         await bus.store.append(bus.author.control(control_id(name, self._running.host), event))
 
 
-async def apply_fleet(bus: Bus, loaded: LoadedFleet) -> list[str]:
-    """Bring streams, registry and consumers to what the fleet file says: the registry keys that changed.
-
-    Raises:
-        Conflict: that would lose something; `systems plan` shows what.
-    """
-    bucket = bus.bucket("registry")
-    registry = Registry(bucket)
-    streams = journal.declared(registry)
-    await plan.apply(bus.connection, streams, await plan.plan(bus.connection, streams))
-    changed = await publish(bucket, entries(loaded.fleet, loaded.prompts))
-    await registry.load()
-    wanted = journal.declared(registry)
-    await plan.apply(bus.connection, wanted, await plan.plan(bus.connection, wanted))
-    return changed
-
-
 async def run_launcher(home: Home, file: Path) -> None:
     """The launcher: server, topology, registry, daemons; until somebody asks for the end."""
     loaded = load(file)
@@ -203,6 +187,7 @@ async def run_launcher(home: Home, file: Path) -> None:
             for n in names
         ),
         on_server_ready=on_server_ready,
+        sync_always=loaded.fleet.server.sync_always,
     )
     await Launcher(options).run()
 

@@ -18,14 +18,17 @@ from bus.events import daemon as daemon_events
 from bus.liveness import BEAT_S, Heartbeat
 from bus.puller import EXPIRES_S
 from bus.server import EmbeddedServer
-from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS
+from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS, Recorded
 from services.daemon import Bus, control_id
 from services.fleet.registry import Registry
+from services.launcher.reporter import describe
 from services.warden import stranded
 from services.warden.warden import Facts
 
 #: Seconds without a beat after which a daemon is late.
 LATE_S = 2.5 * BEAT_S
+#: Seconds for which an exit is shown, and a concern: the launcher counts restarts over the same time.
+RECENT_EXIT_S = 300.0
 #: Seconds without a message or an answered empty pull after which a beating daemon is deaf: three pulls went unanswered.
 DEAF_S = 3 * EXPIRES_S
 
@@ -65,6 +68,9 @@ class DaemonLine(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 0
     handled: int = 0
     loop_lag_s: float = 0.0
+    #: When its process last ended by itself or was killed, if that was lately, and how.
+    exited_at: datetime | None = None
+    exit_status: int = 0
     #: What a person has to know or do.
     note: str = ""
 
@@ -183,12 +189,18 @@ def judge(panel: Panel) -> tuple[Verdict, tuple[str, ...]]:
             ultra.append(f"{line.name} is down: {line.note}")
         elif line.state not in (State.ALIVE, State.STARTING):
             concern.append(f"{line.name} is {line.state}" + (f": {line.note}" if line.note else ""))
+    concern += [
+        f"{line.name} ended {(panel.at - line.exited_at).total_seconds():.0f} s ago ({describe(line.exit_status)}) and was restarted"
+        for line in panel.daemons
+        if line.exited_at is not None and line.state is not State.DOWN
+    ]
     if panel.daemons and all(line.state is State.LATE for line in panel.daemons):
         ultra.append(
             "no heartbeat of any daemon was stored lately: the server may have no room left; see logs/nats-server.log"
         )
     if panel.dead_letters:
-        concern.append(f"{panel.dead_letters:,} dead letters wait for a person: systems dlq ls")
+        letters = "dead letter waits" if panel.dead_letters == 1 else "dead letters wait"
+        concern.append(f"{panel.dead_letters:,} {letters} for a person: systems dlq ls")
     if panel.kill_switch.mode is not flags.Mode.CLEAR:
         concern.append(f"the kill switch is set ({panel.kill_switch.mode})")
     concern += [f"not seen: {what}" for what in panel.unseen]
@@ -270,7 +282,8 @@ async def _daemons(bus: Bus, beats: list[Heartbeat], now: datetime) -> list[Daem
     newest: dict[str, Heartbeat] = {}
     for beat in sorted(beats, key=lambda b: b.started_at):
         newest[control_id(beat.instance, beat.host)] = beat
-    lines = [line_of(beat, now) for beat in newest.values()]
+    exits = await asyncio.gather(*(bus.store.last(CONTROL, f"ctl.daemon.{seat}.exited") for seat in newest))
+    lines = [_with_exit(line_of(beat, now), exited, now) for beat, exited in zip(newest.values(), exits, strict=True)]
     info = await bus.connection.api(f"STREAM.INFO.{CONTROL}", {"subjects_filter": "ctl.daemon.>"})
     seats = {subject.split(".")[2] for subject in info["state"].get("subjects") or {}}
     for seat in sorted(seats - newest.keys()):
@@ -282,6 +295,13 @@ async def _daemons(bus: Bus, beats: list[Heartbeat], now: datetime) -> list[Daem
             continue
         lines.append(_missing(seat, last.data))
     return sorted(lines, key=lambda line: (line.daemon != "launcher", line.name))
+
+
+def _with_exit(line: DaemonLine, exited: Recorded | None, now: datetime) -> DaemonLine:
+    """The line with the last exit of its seat, if that was lately."""
+    if exited is None or exited.data is None or (now - exited.stored_at).total_seconds() > RECENT_EXIT_S:
+        return line
+    return msgspec.structs.replace(line, exited_at=exited.stored_at, exit_status=exited.data.status)
 
 
 def _missing(seat: str, last: daemon_events.DaemonEvent) -> DaemonLine:

@@ -1,4 +1,4 @@
-"""What became of a schedule's ticks, as events on ``ctl.schedule.<project>_<name>.<event>``."""
+"""What became of a schedule's ticks, as events on ``ctl.schedule.<project>_<role>_<name>.<event>``."""
 
 from __future__ import annotations
 

@@ -55,6 +55,7 @@ STATUSES: dict[str, Exit] = {
     "SequenceConflict": Exit.REFUSED,
     "StreamFrozen": Exit.LATER,
     "StoreFull": Exit.LATER,
+    "FrozenShape": Exit.LATER,
     "BusUnreachable": Exit.UNREACHABLE,
 }
 

@@ -165,6 +165,9 @@ async def start(name: str = "", *, common: Common = DEFAULTS) -> int:
     home = resolve(common.home, os.environ)
     if home.launcher() is None:
         raise errors.HomeUnusable(f"no launcher runs in {home.path}; start the fleet: systems up --home {home.path}")
+    known = [child.name for child in (await control.ask(home, control.Status())).children]
+    if name and name not in known:
+        raise errors.UnknownName("daemon", name, known)
     answer = await control.ask(home, control.Start(name))
     if not answer.ok:
         raise errors.Conflict(answer.error)

@@ -28,7 +28,8 @@ _DOT = {State.STARTING: "◌", State.ALIVE: "●", State.LATE: "◐", State.DEAF
 def panel(view: Panel, tally: Tally | None = None) -> RenderableType:
     """Everything that `systems status` shows."""
     parts: list[RenderableType] = [_head(view)]
-    parts += [Text(f"  {reason}", style="yellow") for reason in view.reasons[:6]]
+    # Not wrapped: a command in it is pasted in one piece.
+    parts += [Text(f"  {reason}", style="yellow", no_wrap=True, overflow="ignore") for reason in view.reasons[:6]]
     parts += [_daemons(view), _roles(view)]
     if tally is not None:
         parts.append(replay_line(tally))
@@ -64,7 +65,7 @@ def _daemons(view: Panel) -> Table:
 
 def _evidence(line: DaemonLine) -> str:
     if line.note:
-        return line.note
+        return "see above" if line.state is State.DOWN else line.note
     said: list[str] = []
     if line.message_age_s is not None:
         said.append(f"message {age(line.message_age_s)} ago")

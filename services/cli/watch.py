@@ -74,10 +74,10 @@ async def _pause(over: asyncio.Event, seconds: float) -> None:
 
 def line(view: Panel, tally: Tally | None) -> str:
     """The panel as one line. Pure."""
-    alive = sum(1 for daemon in view.daemons if daemon.state is State.ALIVE)
+    alive = sum(1 for daemon in view.daemons if daemon.state in (State.ALIVE, State.STARTING))
     said = [
         f"{view.at:%H:%M:%S} {view.verdict.value}",
-        f"{alive} of {len(view.daemons)} daemons alive",
+        f"{alive} of {len(view.daemons)} daemons up",
         f"backlog {sum(r.backlog for r in view.roles):,}",
         f"in flight {sum(r.in_flight for r in view.roles):,}",
         f"dead letters {view.dead_letters:,}",

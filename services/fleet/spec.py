@@ -185,6 +185,9 @@ class Server(_Table, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
     #: NATS context file or name with the credentials of `url`.
     context: str = ""
+    #: The embedded server flushes every write to the disk before it acknowledges it: nothing acknowledged is lost with
+    #: the power, at the price of speed.
+    sync_always: bool = False
 
 
 class Restart(_Table, frozen=True):

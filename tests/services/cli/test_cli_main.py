@@ -21,7 +21,7 @@ from services.cli.exits import Exit, UsageError, status_of, status_of_kind
 from services.cli.invoke import read_input
 from services.cli.main import COMMANDS, build, hoisted, wants_json
 from services.cli.output import age, aligned
-from services.cli.plan import key_changes
+from services.declaration import key_changes
 from services.fleet.schema import NotJson
 
 _TOKEN = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=6)
