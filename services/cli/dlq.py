@@ -257,7 +257,8 @@ async def _rest(stop: asyncio.Event, seconds: float) -> None:
     if seconds <= 0:
         return
     try:
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
     except TimeoutError:
         return
 
@@ -289,7 +290,7 @@ def _print_whole(record: Recorded) -> None:
     }
     if kept.error is not None:
         facts["error"] = f"{kept.error.kind}: {kept.error.message}"
-        facts["print"] = kept.error.fingerprint
+        facts["fingerprint"] = kept.error.fingerprint
     for name, value in facts.items():
         print(f"{output.paint(name.ljust(9), 'dim')} {value}")
     print()
