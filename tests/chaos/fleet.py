@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -132,19 +132,19 @@ class Fleet:
                     os.kill(pid, signal.SIGKILL)
             raise AssertionError(f"expected no process of the fleet to be left, got: {left}") from None
 
-    async def systems(self, *arguments: str, limit_s: float = LIMIT_S, **environ: str) -> Ended:
+    async def systems(self, *arguments: str, limit_s: float = LIMIT_S) -> Ended:
         """Run the command line of this fleet to its end."""
-        return await self.run(SYSTEMS, *arguments, limit_s=limit_s, **environ)
+        return await self.run(SYSTEMS, *arguments, limit_s=limit_s)
 
-    async def run(self, *command: str, limit_s: float = LIMIT_S, **environ: str) -> Ended:
-        """Run any command in the fleet's environment to its end."""
+    async def run(self, *command: str, limit_s: float = LIMIT_S, environ: Mapping[str, str] = {}) -> Ended:  # noqa: B006 (never changed)
+        """Run any command in the fleet's environment, and what `environ` adds to it, to its end."""
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             cwd=self.folder,
-            env=self.environ | environ,
+            env=self.environ | dict(environ),
         )
         try:
             async with asyncio.timeout(limit_s):

@@ -6,9 +6,13 @@ import asyncio
 import os
 import signal
 from collections import Counter
+from datetime import datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
+from bus.events.invocation import Requested
+from bus.events.schedule import Missed
 from bus.store import Recorded
 from bus.subjects import parse_event
 from tests.chaos.fleet import Desk, Fleet
@@ -123,3 +127,37 @@ async def test_fleet_survives_its_launcher(fleet: Fleet) -> None:
     async with fleet.bus() as desk:
         await desk.all_ended(ids)
         await check_each_ended_once(desk, ids)
+
+
+CLOCK = """
+[daemons]
+agent_runner = { instances = 1 }
+restart = { exits = 50, period = "5m" }
+
+[projects.shop.roles.clock]
+handler = { kind = "function", target = "handlers:work" }
+schedules.steady = { cron = "@every 1s", overlap = "allow", catch_up = "5m" }
+"""
+
+
+async def test_schedule_outlives_its_warden(fleet: Fleet) -> None:
+    """The warden is killed between ticks and in the middle of them: each due time is asked or missed once, none is lost."""
+    fleet.write(CLOCK, HANDLERS)
+    await fleet.up()
+    async with fleet.bus() as desk:
+
+        def asked() -> list[datetime]:
+            requests = [r.data for r in desk.story.records if isinstance(r.data, Requested)]
+            return [request.due for request in requests if request.schedule and request.due]
+
+        def missed() -> list[datetime]:
+            return [r.data.due for r in desk.control.records if isinstance(r.data, Missed)]
+
+        warden = 0
+        for goal in (2, 3, 4):
+            await desk.story.until(lambda goal=goal: len(asked()) >= goal)  # type: ignore[misc]  # bound in its round
+            warden = await fleet.pid("warden", other_than=warden)
+            os.kill(warden, signal.SIGKILL)
+        await desk.story.until(lambda: len(asked()) >= 6)
+        dues = sorted(asked() + missed())
+        assert {later - earlier for earlier, later in pairwise(dues)} == {timedelta(seconds=1)}
