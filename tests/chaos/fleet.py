@@ -136,7 +136,7 @@ class Fleet:
         """Run the command line of this fleet to its end."""
         return await self.run(SYSTEMS, *arguments, limit_s=limit_s)
 
-    async def run(self, *command: str, limit_s: float = LIMIT_S, environ: Mapping[str, str] = {}) -> Ended:  # noqa: B006 (never changed)
+    async def run(self, *command: str, limit_s: float = LIMIT_S, environ: Mapping[str, str] = {}) -> Ended:
         """Run any command in the fleet's environment, and what `environ` adds to it, to its end."""
         process = await asyncio.create_subprocess_exec(
             *command,

@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from datetime import datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from bus.events.invocation import Requested
 from bus.events.schedule import Missed
 from bus.store import Recorded
 from bus.subjects import parse_event
+from bus.topology import HEARTBEAT_TTL_S
 from tests.chaos.fleet import Desk, Fleet
 from tests.chaos.story import TERMINAL
 
@@ -161,3 +163,66 @@ async def test_schedule_outlives_its_warden(fleet: Fleet) -> None:
         await desk.story.until(lambda: len(asked()) >= 6)
         dues = sorted(asked() + missed())
         assert {later - earlier for earlier, later in pairwise(dues)} == {timedelta(seconds=1)}
+
+
+PATIENT = """
+[daemons]
+agent_runner = { instances = 2 }
+
+[projects.shop.roles.coder]
+handler = { kind = "function", target = "handlers:wait" }
+
+[projects.shop.roles.retry]
+handler = { kind = "function", target = "handlers:fail_once" }
+backoff = { base = "3s", jitter = 0.0 }
+"""
+PATIENT_HANDLERS = """
+import asyncio
+from pathlib import Path
+
+async def wait(input, ctx):
+    while not Path(input).exists():
+        await asyncio.sleep(0.05)
+        ctx.progress()
+    return "done"
+
+async def fail_once(input, ctx):
+    if ctx.attempt == 1:
+        raise OSError("once")
+    return "done"
+"""
+
+
+async def test_fleet_believes_in_nobodys_death_when_its_server_stood_still(fleet: Fleet, tmp_path: Path) -> None:
+    """The server stands still for longer than a heartbeat lives: all have expired, nobody died, and no claim is swept."""
+    fleet.write(PATIENT, PATIENT_HANDLERS)
+    await fleet.up()
+    door = tmp_path / "door"
+    async with fleet.bus() as desk:
+        ids = [(await desk.ask("shop/coder", str(door))).id for _ in range(4)]
+        for id_ in ids:
+            await desk.story.event(id_, "claimed")
+        server = await fleet.pid("nats-server")
+        os.kill(server, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(HEARTBEAT_TTL_S + 3)
+        finally:
+            os.kill(server, signal.SIGCONT)
+        # Long enough for a sweep that is to come.
+        await asyncio.sleep(3)
+        door.touch()
+        await desk.all_ended(ids)
+        assert [desk.story.events[id_] for id_ in ids] == [["requested", "claimed", "completed"]] * 4
+
+
+async def test_retry_survives_its_server(fleet: Fleet) -> None:
+    """A retry that waits at the server when that is killed comes after its restart, within seconds of its time."""
+    fleet.write(PATIENT, PATIENT_HANDLERS)
+    await fleet.up()
+    async with fleet.bus() as desk:
+        accepted = await desk.ask("shop/retry")
+        failed = await desk.story.event(accepted.id, "failed")
+        await fleet.kill("nats-server")
+        done = await desk.story.event(accepted.id, "completed", limit_s=20)
+        late = (done.stored_at - failed.data.retry_at).total_seconds()
+        assert -0.1 <= late < 8, f"the retry came {late:.1f} s after its time"
