@@ -1,0 +1,72 @@
+"""``python -m tests.bench``: measure side by side, print a table, keep the numbers as JSON.
+
+A benchmark and no test: it never fails because of a number, and prints an unmet target as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from services import logs
+from tests.bench import enqueue, invocations, latency, machine, memory, subjects
+from tests.bench.report import Report, Row, show
+from tests.bench.rig import rig
+from tests.bench.scale import DEFAULT, FULL, QUICK, Scale
+
+MEASUREMENTS = {
+    "invocations": invocations.measure,
+    "enqueue": enqueue.measure,
+    "latency": latency.measure,
+    "memory": memory.measure,
+    "subjects": subjects.measure,
+}
+
+
+async def run(names: list[str], scale: Scale) -> Report:
+    """Measure one after the other, each on a fresh server."""
+    at, begun = datetime.now(UTC), time.monotonic()
+    rows: list[Row] = []
+    found = None
+    for name in names:
+        sys.stderr.write(f"{name} ...\n")
+        async with rig() as fresh:
+            found = found or machine.look(fresh.server.version)
+            rows += await MEASUREMENTS[name](fresh, scale)
+    assert found is not None
+    return Report(
+        at=at.isoformat(timespec="seconds"),
+        scale=scale.name,
+        took_s=round(time.monotonic() - begun, 1),
+        machine=found,
+        rows=rows,
+    )
+
+
+def main() -> int:
+    """Parse, measure, print, keep."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure the bus and the runner.")
+    parser.add_argument("only", nargs="*", metavar="NAME", help=f"measure only: {', '.join(MEASUREMENTS)}")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_const", const=QUICK, dest="scale", help="a look, within a minute")
+    size.add_argument("--full", action="store_const", const=FULL, dest="scale", help="1,000,000 subjects too")
+    parser.add_argument("--out", type=Path, default=Path("bench.json"), help="where the numbers are kept")
+    options = parser.parse_args()
+    unknown = [name for name in options.only if name not in MEASUREMENTS]
+    if unknown:
+        parser.error(f"expected one of {', '.join(MEASUREMENTS)}, got: {', '.join(unknown)}")
+    logs.configure(level="warning")
+    report = asyncio.run(run(options.only or list(MEASUREMENTS), options.scale or DEFAULT))
+    show(report)
+    options.out.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
