@@ -59,6 +59,8 @@ class Worker:
         self._handler: Handler | None = None
         self._build_error: Exception | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        # Asking for the running loop costs a system call each time.
+        self._loop = asyncio.get_running_loop()
         self.handled = 0
         self.puller = Puller(
             desk.connection,
@@ -107,7 +109,7 @@ class Worker:
         log.warning("consumer_missing", role=self.role.path, why=why, action="waiting for the warden to make it")
 
     def _take(self, delivery: wire.Delivery) -> None:
-        task = asyncio.create_task(self._work(delivery))
+        task = self._loop.create_task(self._work(delivery))
         self._tasks.add(task)
         task.add_done_callback(self._worked)
 
@@ -137,7 +139,7 @@ class Worker:
             if self._desk.draining:
                 # The drain began while the claim was being written: nothing has begun that would need a grace.
                 running.stop_reason = Stop.DRAIN
-                await self._stopped(running, None)
+                await self._stopped(running, None, None)
             else:
                 await self._run(running)
         finally:
@@ -204,8 +206,8 @@ class Worker:
             log.warning("dead_lettered", invocation=ref.id, role=role.path, reason=decided[-1])
             self._acknowledge(delivery)
             return None
-        running = Running(self._desk, ref, role, delivery, state, written.cause, asyncio.get_running_loop().time())
-        running.task = asyncio.current_task()
+        running = Running(self._desk, ref, role, delivery, state, written.cause, self._desk.monotonic())
+        running.task = asyncio.current_task(self._loop)
         self._desk.keeper.add(running)
         return running
 
@@ -272,7 +274,9 @@ class Worker:
     async def _hand_in(
         self, running: Running, context: Context, result: Result, output: msgspec.Raw, output_ref: ev.ArtifactRef | None
     ) -> None:
-        follow_ups = await self._insist(running.ref, lambda: self._follow_ups(running, result.follow_ups))
+        follow_ups: list[Append] = []
+        if result.follow_ups:
+            follow_ups = await self._insist(running.ref, lambda: self._follow_ups(running, result.follow_ups))
         command = invocation.Complete(
             holder=self._desk.boot_id,
             delivery=running.delivery.delivery,
@@ -287,8 +291,6 @@ class Worker:
         await self._settle(running, command, follow_ups)
 
     async def _follow_ups(self, running: Running, wanted: tuple[FollowUp, ...]) -> list[Append]:
-        if not wanted:
-            return []
         if len(wanted) > FOLLOW_UP_LIMIT:
             raise Permanent(
                 f"expected at most {FOLLOW_UP_LIMIT} follow-up requests from one completion, got: {len(wanted):,}; "
@@ -446,4 +448,4 @@ class Worker:
         self._desk.answer(delivery.reply, wire.ACK)
 
     def _elapsed(self, running: Running) -> float:
-        return round((asyncio.get_running_loop().time() - running.started_at) * 1000, 3)
+        return round((self._desk.monotonic() - running.started_at) * 1000, 3)
