@@ -7,6 +7,7 @@ NATS command line.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from bus import errors
@@ -70,6 +71,7 @@ def is_token(value: str) -> bool:
     return _token.fullmatch(value) is not None
 
 
+@lru_cache(1024)
 def parse_role(value: str) -> tuple[str, str]:
     """``shop/coder`` as project and role.
 

@@ -194,6 +194,7 @@ async def run_launcher(home: Home, file: Path) -> None:
 
 async def run_warden(home: Home, instance: str) -> None:
     """The warden daemon."""
+    calm_collector()
     credentials = context.load(home.path, None, None, {})
     async with daemon("warden", instance, home.path, credentials) as running:
         task = await start_warden(running)
@@ -203,7 +204,7 @@ async def run_warden(home: Home, instance: str) -> None:
 def calm_collector() -> None:
     """Let the collector of reference cycles come less often, and never look at what was there from the start.
 
-    By default it looks at every 700 objects that are alive for a moment; a busy runner has some thousands.
+    By default it looks at every 700 objects that are alive for a moment; a busy daemon has some thousands.
     """
     gc.collect()
     gc.freeze()

@@ -50,6 +50,7 @@ async def runner(task: Task) -> Found:
 
 async def submit(task: Task) -> Found:
     """Put `count` requests into the log."""
+    app.calm_collector()
     bus = await open_bus(Context(url=task.url), "submit", Author("/bench/submit"))
     registry = Registry(bus.bucket("registry"))
     await publish(bus.bucket("registry"), {role_key(PROJECT, task.role): msgspec.json.encode(role(task))})
