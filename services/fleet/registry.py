@@ -22,6 +22,8 @@ from services.fleet.spec import Fleet, Project, Role
 
 log = structlog.get_logger()
 
+_UNKNOWN = Limits(idempotent=False)
+
 
 class RegisteredRole(msgspec.Struct, frozen=True, kw_only=True):
     """A role under the revision that names it in claims."""
@@ -96,6 +98,8 @@ class Registry:
         self.roles: dict[tuple[str, str], RegisteredRole] = {}
         self.prompts: dict[str, RegisteredPrompt] = {}
         self.projects: dict[str, Project] = {}
+        #: Limits of roles that were removed: some of their work may still be unfinished.
+        self._left: dict[tuple[str, str], Limits] = {}
         #: KV revision of the newest value read.
         self.revision = 0
         self.on_change: Callable[[str], None] | None = None
@@ -162,7 +166,9 @@ class Registry:
         if not dot:
             raise ValueError("expected a key roles.<project>.<role>")
         if entry.gone:
-            self.roles.pop((project, role_name), None)
+            left = self.roles.pop((project, role_name), None)
+            if left is not None:
+                self._left[project, role_name] = left.limits
             return
         present = self.roles.get((project, role_name))
         if present is not None and present.revision >= entry.revision:
@@ -191,9 +197,12 @@ class Registry:
         return found
 
     def limits(self, project: str, name: str) -> Limits:
-        """A role's limits; those of a plain role when it is no longer registered."""
+        """A role's limits; its last ones when it is no longer registered.
+
+        Of a role that was never seen nothing is known, also not that its work may run twice.
+        """
         found = self.roles.get((project, name))
-        return found.limits if found is not None else Limits()
+        return found.limits if found is not None else self._left.get((project, name), _UNKNOWN)
 
     def prompt(self, role: Role) -> RegisteredPrompt | None:
         """The prompt of a role, if it has one."""

@@ -21,8 +21,12 @@ from services.daemon import Bus
 
 log = structlog.get_logger()
 
-#: Attempts that keep their tracebacks: with 4,000 characters each they stay far below the server's message limit.
-_DETAILED = 20
+#: Bytes of a copy's data that fit into a message with room for its envelope; the server takes 1 MB.
+_FITS = 900_000
+#: How a copy is thinned until it fits: attempts that keep their tracebacks, those that keep their whole message, and those
+#: that are kept at all.
+_SIZES = ((20, 1_000_000, 1_000_000), (20, 50, 1_000_000), (5, 20, 200), (1, 5, 20))
+_FEW_WORDS = 200
 
 
 def attempts(records: Sequence[Recorded]) -> tuple[deadletter.AttemptRecord, ...]:
@@ -50,14 +54,14 @@ def attempts(records: Sequence[Recorded]) -> tuple[deadletter.AttemptRecord, ...
                         reason="" if isinstance(end, ev.Failed) else str(end.reason),
                     )
                 )
-    brief = max(0, len(found) - _DETAILED)
-    return tuple(_without_detail(item) for item in found[:brief]) + tuple(found[brief:])
+    return tuple(found)
 
 
-def _without_detail(item: deadletter.AttemptRecord) -> deadletter.AttemptRecord:
+def _without_detail(item: deadletter.AttemptRecord, *, words: int | None = None) -> deadletter.AttemptRecord:
     if item.error is None:
         return item
-    return msgspec.structs.replace(item, error=msgspec.structs.replace(item.error, detail=""))
+    error = msgspec.structs.replace(item.error, detail="", message=item.error.message[:words])
+    return msgspec.structs.replace(item, error=error)
 
 
 def copy_of(ref: Ref, records: Sequence[Recorded]) -> deadletter.Kept | None:
@@ -83,6 +87,25 @@ def copy_of(ref: Ref, records: Sequence[Recorded]) -> deadletter.Kept | None:
     )
 
 
+def fitting(kept: deadletter.Kept) -> deadletter.Kept:
+    """The copy with as much of its attempts as one message holds: the last ones stay whole the longest. Pure.
+
+    The log has all of them.
+    """
+    for detailed, worded, count in _SIZES:
+        attempts = kept.attempts[-count:]
+        brief, bare = max(0, len(attempts) - detailed), max(0, len(attempts) - worded)
+        attempts = (
+            *(_without_detail(item, words=_FEW_WORDS) for item in attempts[:bare]),
+            *(_without_detail(item) for item in attempts[bare:brief]),
+            *attempts[max(bare, brief) :],
+        )
+        thinner = msgspec.structs.replace(kept, attempts=attempts)
+        if len(msgspec.json.encode(thinner)) <= _FITS:
+            break
+    return thinner
+
+
 class Graves:
     """Writes the copies."""
 
@@ -100,6 +123,11 @@ class Graves:
         if present is not None and present.data is not None and present.data.died_seq >= kept.died_seq:
             return
         cause = next((r.event.id for r in records if r.seq == kept.died_seq and r.event is not None), "")
-        event = self._bus.author.stamp(ref.dead_letter, kept, root=kept.request.root or ref.id, cause=cause)
-        await self._bus.store.append(event)
+        event = self._bus.author.stamp(ref.dead_letter, fitting(kept), root=kept.request.root or ref.id, cause=cause)
+        seq = await self._bus.store.append(event)
+        state = await self._bus.store.state(ref)
+        if state is None or state.status is not Status.DEAD_LETTERED:
+            # A person was quicker, and found no copy to remove.
+            await self._bus.connection.api(f"STREAM.MSG.DELETE.{DEAD_LETTERS}", {"seq": seq, "no_erase": True})
+            return
         log.warning("dead_letter_kept", invocation=ref.id, role=f"{ref.project}/{ref.role}", reason=str(kept.reason))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from copy import copy
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class Sweeper:
         self.holders = Holders()
         self._log = Follower(bus.connection, INVOCATIONS, ["inv.>"])
         self._caught_up = asyncio.Event()
+        self._hearing = asyncio.Event()
         self._reports: asyncio.Queue[Rejected] = asyncio.Queue()
         self._since = 0.0
         #: Invocations swept, put back or buried since the start.
@@ -130,6 +132,11 @@ class Sweeper:
             await self._bus.store.append(event)
 
     async def _follow_heartbeats(self) -> None:
+        # A watch that is slow to begin must not make everybody look dead.
+        for beat in await self._bus.liveness.all():
+            self.holders.beat(beat)
+        self._since = asyncio.get_running_loop().time()
+        self._hearing.set()
         async for sign in self._bus.liveness.watch():
             if sign.heartbeat is not None:
                 self.holders.beat(sign.heartbeat)
@@ -138,15 +145,21 @@ class Sweeper:
 
     async def _sweep_for_ever(self) -> None:
         await self._caught_up.wait()
+        await self._hearing.wait()
         while True:
-            now = asyncio.get_running_loop().time()
-            up_since = max(self._since, self._bus.connection.up_since)
-            for holder, ids in list(self.work.by_holder.items()):
-                reason = self.holders.verdict(holder, now=now, up_since=up_since)
-                if reason is not None:
-                    log.warning("holder_dead", holder=holder, reason=str(reason), claims=len(ids))
-                    await self._at_once([self._sweep(self.work.open[id_], reason) for id_ in list(ids)])
+            await self.sweep()
             await asyncio.sleep(_SWEEP_EVERY_S)
+
+    async def sweep(self) -> None:
+        """Look once for claims of dead holders, and take them."""
+        now = asyncio.get_running_loop().time()
+        up_since = max(self._since, self._bus.connection.up_since)
+        for holder, ids in list(self.work.by_holder.items()):
+            reason = self.holders.verdict(holder, now=now, up_since=up_since)
+            if reason is not None:
+                log.warning("holder_dead", holder=holder, reason=str(reason), claims=len(ids))
+                # Copies: a claim that changes hands while its sweep waits for its turn is not the dead one's any more.
+                await self._at_once([self._sweep(copy(self.work.open[id_]), reason) for id_ in list(ids)])
 
     async def _sweep(self, item: Open, reason: ev.SweepReason) -> None:
         reply, limits = item.reply, self._registry.limits(item.ref.project, item.ref.role)
@@ -224,12 +237,15 @@ class Sweeper:
                 return None
             raise
 
-    async def bury(self, seq: int) -> None:
-        """The server said that the work item at a sequence is out of deliveries."""
+    async def bury(self, seq: int, consumer: str) -> None:
+        """The server said that the work item at a sequence is out of deliveries, as far as a consumer goes."""
         records = [r async for r in self._bus.store.read(INVOCATIONS, "inv.>", start=seq, limit=1)]
         if not records or records[0].seq != seq:
             return
         ref, _ = subjects.parse_event(records[0].subject)
+        if consumer != subjects.role_consumer(ref.project, ref.role):
+            # Anybody may have a consumer of his own on the log; what that gives up on is still good work.
+            return
         limits = self._registry.limits(ref.project, ref.role)
         state = await self._bus.store.state(ref)
         if state is None or state.status.ended or state.requested_seq != seq:

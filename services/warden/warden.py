@@ -113,7 +113,7 @@ class Warden:
         found = advisory.read(delivery.data)
         if found is None or found.stream != "INVOCATIONS":
             return
-        await self.sweeper.bury(found.stream_seq)
+        await self.sweeper.bury(found.stream_seq, found.consumer)
 
     def evidence(self) -> Evidence:
         """What the warden can show for itself."""
