@@ -12,7 +12,8 @@ moves.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import structlog
 from nats import errors
@@ -22,6 +23,8 @@ from nats.aio.subscription import Subscription
 from nats.protocol.parser import Parser
 
 log = structlog.get_logger()
+
+_T = TypeVar("_T")
 
 #: Receives (subject, reply, payload, header block or None) on the event loop, and must not wait.
 Sink = Callable[[str, str, bytes, bytes | None], None]
@@ -36,6 +39,14 @@ class Driver(Client):
         super().__init__()
         self._sinks: dict[int, Sink] = {}
         self._ps = _Parser(self, self._sinks)  # type: ignore[assignment]  # the two methods that the client calls
+
+    async def request(self, *args: Any, **named: Any) -> Msg:
+        """Ask and wait for the answer, as the driver does; a cancellation is heeded also when it comes with the answer."""
+        return await _heeding(super().request(*args, **named))
+
+    async def flush(self, timeout: int = 10) -> None:
+        """Wait until the server has taken all that was sent; a cancellation is heeded also when it comes with the answer."""
+        await _heeding(super().flush(timeout))
 
     async def sink(self, subject: str, receive: Sink) -> Subscription:
         """Subscribe, and hand every message to `receive` as it is parsed; until :meth:`unsink`."""
@@ -197,6 +208,21 @@ def parse_headers(block: bytes | None) -> dict[str, str]:
         if colon and key not in ("Status", "Description"):
             headers[key.strip()] = value.strip()
     return headers
+
+
+async def _heeding(call: Coroutine[Any, Any, _T]) -> _T:
+    """Await a call that may swallow a cancellation.
+
+    The driver waits with ``asyncio.wait_for``, which on Python 3.11 drops a cancellation that comes together with the
+    result: who was told to end would go on for ever, and whoever waits for that end as well.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        return await call
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 async def _unexpected(message: Msg) -> None:

@@ -38,6 +38,8 @@ log = structlog.get_logger()
 
 #: Seconds between two looks at how late the event loop runs.
 _LAG_CHECK_S = 0.1
+#: Seconds that a step of the teardown that is out of time gets to end.
+_HEED_S = 1.0
 
 
 def control_id(instance: str, host: str) -> str:
@@ -106,12 +108,28 @@ class Teardown:
         """Run all steps; a failing one is logged and the next one runs."""
         while self._steps:
             name, step, limit_s = self._steps.pop()
+            # In a task of its own: one that does not heed its cancellation either must not hold up the steps below.
+            task = asyncio.ensure_future(step())
             try:
-                async with asyncio.timeout(limit_s):
-                    await step()
-            except Exception as exc:  # noqa: BLE001 (the steps below must run whatever this one raises)
+                await asyncio.wait({task}, timeout=limit_s)
+                late = not task.done()
+            finally:
+                task.cancel()
+            await asyncio.wait({task}, timeout=_HEED_S)
+            error = _failure(task)
+            if late or error:
                 self.failed = True
-                log.error("teardown_failed", step=name, error=repr(exc))
+                log.error("teardown_failed", step=name, error=error or "late", limit_s=limit_s)
+
+
+def _failure(task: asyncio.Future[object]) -> str:
+    """What went wrong in a step; empty for nothing."""
+    if not task.done():
+        return "it does not heed its cancellation"
+    if task.cancelled():
+        return "cancelled"
+    exc = task.exception()
+    return "" if exc is None else repr(exc)
 
 
 class Daemon:
