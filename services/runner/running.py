@@ -22,6 +22,7 @@ from bus.events.invocation import ArtifactRef
 from bus.invocation import Invocation
 from services.fleet.registry import RegisteredRole
 from services.requests.requests import Ask, Asker, Requests
+from services.runner.handler import Handler
 
 
 class Facilities(Protocol):
@@ -62,8 +63,10 @@ class Running:
         "_desk",
         "cause",
         "delivery",
+        "handler",
         "note",
         "progress_at",
+        "prompt",
         "ref",
         "renewed_at",
         "role",
@@ -92,6 +95,9 @@ class Running:
         self.delivery = delivery
         #: The state after our claim: the fence of the result.
         self.state = state
+        #: What does the work, and the prompt's text, as they were registered when it was claimed.
+        self.handler: Handler | None = None
+        self.prompt = ""
         #: Id of the ``claimed`` event.
         self.cause = cause
         self.started_at = now

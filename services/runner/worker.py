@@ -147,7 +147,8 @@ class Worker:
 
     async def _claim(self, ref: Ref, delivery: wire.Delivery, record: Recorded) -> Running | None:
         """Append the claim; None when there is nothing (left) to do here."""
-        role = self.role
+        # What the claim names is what the work is done with, whatever is registered meanwhile.
+        role, handler = self.role, self._handler
         prompt = self._desk.registry.prompt(role.role)
         command = invocation.Claim(
             holder=self._desk.boot_id,
@@ -173,9 +174,13 @@ class Worker:
                     self._acknowledge(delivery)
                 return None
             try:
-                return await self._hold(ref, delivery, role, state, decided, last_id(records))
+                running = await self._hold(ref, delivery, role, state, decided, last_id(records))
             except errors.SequenceConflict:
                 fresh = False
+                continue
+            if running is not None:
+                running.handler, running.prompt = handler, prompt.text if prompt else ""
+            return running
 
     def _still_ours(self, ref: Ref, state: Invocation) -> bool:
         """Whether this runner is at work on it: then its renewals came too late for the server, and nothing else is wrong.
@@ -214,10 +219,10 @@ class Worker:
     async def _run(self, running: Running) -> None:
         context: Context | None = None
         try:
-            if self._handler is None:
+            if running.handler is None:
                 raise Permanent(str(self._build_error)) from self._build_error  # noqa: TRY301 (told apart below like any error)
             context = await self._context(running)
-            result = await self._handler(context)
+            result = await running.handler(context)
             if running.stop_reason is None:
                 # A drain that comes while the result is stored must not cost it.
                 running.settling = True
@@ -241,12 +246,11 @@ class Worker:
         raw = request.input
         if request.input_ref is not None:
             raw = msgspec.Raw(await self._desk.artifacts.get(request.input_ref))
-        prompt = self._desk.registry.prompt(running.role.role)
         return Context(
             ref=running.ref,
             input=raw,
             attempt=running.state.claim.attempt if running.state.claim else 1,
-            prompt=prompt.text if prompt else "",
+            prompt=running.prompt,
             environment=Environment(self._desk, running),
             progress=running.progress,
             request=running.request,
