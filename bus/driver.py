@@ -20,7 +20,7 @@ from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.protocol.parser import Parser
+from nats.protocol.parser import PERMISSIONS_ERR, Parser
 
 log = structlog.get_logger()
 
@@ -47,6 +47,16 @@ class Driver(Client):
     async def flush(self, timeout: int = 10) -> None:
         """Wait until the server has taken all that was sent; a cancellation is heeded also when it comes with the answer."""
         await _heeding(super().flush(timeout))
+
+    async def _process_err(self, err_msg: str) -> None:
+        # The driver would close for good on most of these (a login that expired, too many connections, a protocol error),
+        # and leave behind a process that waits for ever for a connection that nobody makes.
+        error = errors.Error(f"nats: {err_msg.strip(chr(39))}")
+        if PERMISSIONS_ERR in str(error) or not self.is_connected:
+            await super()._process_err(err_msg)
+            return
+        await self._error_cb(error)
+        await self._process_op_err(error)
 
     async def sink(self, subject: str, receive: Sink) -> Subscription:
         """Subscribe, and hand every message to `receive` as it is parsed; until :meth:`unsink`."""
