@@ -101,7 +101,7 @@ class Liveness:
 def _read(entry: Entry) -> Heartbeat | None:
     try:
         return msgspec.json.decode(entry.value, type=Heartbeat)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         # Anybody may put a key: rubbish here must not blind the ones who watch.
         log.warning("heartbeat_unreadable", key=entry.key, error=str(exc))
         return None

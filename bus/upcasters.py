@@ -58,7 +58,7 @@ def read(type_: str, version: int, raw: msgspec.Raw | bytes, where: str) -> Any:
         if not 1 <= version < newest:
             raise errors.BadEvent(where, f"expected {type_} of version {newest} or older, got: {version}")
         return decoder.decode(_lift(type_, version, newest, raw, where))
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise errors.BadEvent(where, f"data of {type_}: {exc}") from exc
 
 

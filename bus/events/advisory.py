@@ -18,5 +18,5 @@ def read(payload: bytes) -> MaxDeliveries | None:
     """The advisory, or None when it is something else."""
     try:
         return msgspec.json.decode(payload, type=MaxDeliveries)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

@@ -153,7 +153,7 @@ class Registry:
                         self.projects[name] = msgspec.json.decode(entry.value, type=Project)
                 case _:
                     raise ValueError("expected a key under roles., prompts. or projects.")  # noqa: TRY301 (one place logs all)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, errors.BusError) as exc:
+        except (msgspec.DecodeError, ValueError, RecursionError, errors.BusError) as exc:
             log.error(
                 "registry_value_refused", key=entry.key, revision=entry.revision, error=str(exc), kept="last good"
             )

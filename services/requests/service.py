@@ -130,10 +130,12 @@ class Services:
             body = msgspec.json.encode(Refusal(refused=type(exc).__name__, reason=str(exc)))
             self._counts[endpoint, "refused"] += 1
             log.info("request_refused", subject=request.subject, reason=str(exc))
-            await request.respond_error(code, str(exc).splitlines()[0][:500], data=body)
+            if _is_awaited(request):
+                await request.respond_error(code, str(exc).splitlines()[0][:500], data=body)
         else:
             self._counts[endpoint, "answered"] += 1
-            await request.respond(answer)
+            if _is_awaited(request):
+                await request.respond(answer)
 
     async def _ask(self, request: Request) -> bytes:
         _, project, role = request.subject.split(".")
@@ -178,6 +180,11 @@ class Services:
 
     async def _status(self, _request: Request) -> bytes:
         return msgspec.json.encode(await self._facts())
+
+
+def _is_awaited(request: Request) -> bool:
+    """Whether anybody waits for the answer: a plain ``nats pub`` asks as well, and hears nothing."""
+    return bool(request._msg.reply)  # noqa: SLF001 (the driver's request does not show it)
 
 
 def _due(text: str, now: datetime) -> datetime | None:

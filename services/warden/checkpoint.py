@@ -82,7 +82,7 @@ def load(file: Path, created: str, last_seq: int, *, now: datetime, monotonic: f
         kept = msgspec.msgpack.decode(file.read_bytes(), type=Checkpoint)
     except FileNotFoundError:
         return work
-    except (OSError, msgspec.DecodeError) as exc:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         log.warning(
             "checkpoint_unreadable", file=str(file), error=str(exc), action="folding the log from its beginning"
         )

@@ -97,7 +97,7 @@ def _as_json(value: bytes) -> msgspec.Raw:
     """A registry value as JSON: roles and projects are, a prompt's text becomes a string."""
     try:
         msgspec.json.decode(value)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return msgspec.Raw(msgspec.json.encode(value.decode(errors="replace")))
     return msgspec.Raw(value)
 

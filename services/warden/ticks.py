@@ -153,7 +153,7 @@ def _remembered(entry: Entry | None) -> Handled | None:
         return None
     try:
         return msgspec.json.decode(entry.value, type=Handled)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         # Somebody put rubbish there. A schedule that forgot its past goes on from now.
         log.warning("schedule_memory_unreadable", key=entry.key, error=str(exc))
         return None
