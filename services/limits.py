@@ -16,7 +16,7 @@ from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS
 from services.fleet import file as fleet_file
 from services.fleet import spec
 from services.requests import requests
-from services.runner import worker
+from services.runner import attempt, handler
 from services.runner.handlers import childlog
 from services.runner.handlers.exec import PERMANENT_EXITS
 
@@ -74,10 +74,10 @@ def _bounds() -> list[Fact]:
         "its role says otherwise; after that it is stopped and counted as failed.",
         "deliveries": f"The server delivers a request at most max_attempts + max_crashes + 1 times, by default "
         f"{role.limits.max_deliver}.",
-        "follow-ups": f"A completion carries at most {worker.FOLLOW_UP_LIMIT:,} follow-up requests: an atomic batch holds "
+        "follow-ups": f"A completion carries at most {handler.FOLLOW_UP_LIMIT:,} follow-up requests: an atomic batch holds "
         f"{wire.BATCH_LIMIT:,} messages.",
         "input": f"Input over {_bytes(requests.INLINE_LIMIT)} goes to the artifacts; over {_bytes(requests.INPUT_LIMIT)} it is refused.",
-        "output": f"Output over {_bytes(worker.OUTPUT_LIMIT)} goes to the artifacts, which take up to {_bytes(artifacts.LIMIT)} each.",
+        "output": f"Output over {_bytes(attempt.OUTPUT_LIMIT)} goes to the artifacts, which take up to {_bytes(artifacts.LIMIT)} each.",
         "child logs": f"Of each stream of an exec handler up to {_bytes(childlog.WHOLE_LIMIT)} are kept; beyond that the middle is dropped.",
         "exit codes": f"An exec handler's exit codes {', '.join(map(str, sorted(PERMANENT_EXITS)))} are permanent errors; others are tried again.",
         "prompts": f"A prompt holds at most {_bytes(fleet_file.PROMPT_LIMIT)}.",

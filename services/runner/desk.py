@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 import structlog
 from nats.errors import Error as DriverError
 
-from bus import subjects
+from bus import errors, subjects
 from bus.artifacts import Artifacts
 from bus.author import Author
 from bus.connection import Connection
-from bus.invocations import Invocations
-from bus.store import Store
+from bus.events.invocation import InvocationEvent
+from bus.invocation import Invocation
+from bus.invocations import Invocations, Written
+from bus.store import Append, Store
+from bus.subjects import Ref
 from services.fleet.registry import Registry
 from services.fleet.spec import Role
 from services.requests.requests import Requests
@@ -24,6 +27,11 @@ from services.runner.keeper import Keeper
 from services.runner.running import Running
 
 log = structlog.get_logger()
+
+_T = TypeVar("_T")
+
+#: Seconds until an append is tried again that the server refused for reasons of its own.
+_AGAIN_S = 1.0
 
 
 class Desk:
@@ -74,6 +82,36 @@ class Desk:
         except DriverError as exc:
             # The event is in the log already; a delivery that comes again is dropped by the log's own rule.
             log.warning("answer_unsent", reply=reply, error=repr(exc))
+
+    async def append(
+        self,
+        ref: Ref,
+        state: Invocation,
+        decided: list[InvocationEvent],
+        cause: str,
+        also: list[Append] | None = None,
+    ) -> Written:
+        """Append under the fence, for as long as it takes.
+
+        A server that takes nothing now (its disk is full, its stream is frozen) must not cost a result that was paid for.
+
+        Raises:
+            SequenceConflict: somebody else was quicker.
+        """
+        return await self.insist(
+            ref, lambda: self.invocations.append(ref, state, decided, cause=cause, also=also or ())
+        )
+
+    async def insist(self, ref: Ref, write: Callable[[], Awaitable[_T]]) -> _T:
+        """Write until the server takes it, or says that somebody else was quicker."""
+        while True:
+            try:
+                return await write()
+            except errors.SequenceConflict:
+                raise
+            except (errors.ServerError, errors.Unanswered) as exc:
+                log.error("server_takes_nothing", invocation=ref.id, error=str(exc), again_s=_AGAIN_S)
+                await asyncio.sleep(_AGAIN_S)
 
     def announce(self, running: Running) -> None:
         """Publish a handler's progress note for people who watch: plain NATS, not kept. Callable from any thread."""

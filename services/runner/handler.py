@@ -19,6 +19,10 @@ from bus.subjects import Ref
 _T = TypeVar("_T")
 
 
+#: Requests that a completion may carry: a batch holds 1,000 messages, and the completion is one of them.
+FOLLOW_UP_LIMIT = 900
+
+
 class Permanent(Exception):
     """No retry can help: the work goes to the dead letters at once."""
 

@@ -1,53 +1,31 @@
-"""One role at one runner: deliveries become claims, claims become results.
+"""One role at one runner: deliveries become claims, and claims are handed to an :class:`~services.runner.attempt.Attempt`.
 
 The path of a fresh delivery costs no read: its own sequence is the fence of the claim. Only what was delivered before, or
-put back, or lost its fence, is folded from the log first. Every result is appended under the claim's fence and only then
-acknowledged, because JetStream fences appends and not acks: of a zombie's result and the rescuer's, one is refused.
+put back, or lost its fence, is folded from the log first. What is acknowledged here without a claim has ended, or is not
+the latest work item of its invocation; JetStream fences appends and not acks, so nothing else may be.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from datetime import UTC, datetime
 
-import msgspec
 import structlog
 
 from bus import errors, invocation, wire
 from bus.events import invocation as ev
 from bus.invocation import Invocation, Refused
-from bus.invocations import Written, last_id
+from bus.invocations import last_id
 from bus.puller import Puller
-from bus.store import INVOCATIONS, Append, Recorded, fold, read
+from bus.store import INVOCATIONS, Recorded, fold, read
 from bus.subjects import Ref, parse_event, role_consumer
 from services.fleet.registry import RegisteredRole
-from services.fleet.schema import InputMismatch, NotJson
-from services.requests.requests import Ask, RequestRefused
-from services.runner import failure
-from services.runner.backoff import delay
+from services.runner.attempt import Attempt
 from services.runner.desk import Desk
-from services.runner.handler import Context, FollowUp, Handler, Permanent, Result
-from services.runner.running import Environment, Running, Stop
+from services.runner.handler import Handler
+from services.runner.running import Running, Stop
 
 log = structlog.get_logger()
-
-_T = TypeVar("_T")
-
-#: Requests that a completion may carry: a batch holds 1,000 messages, and the completion is one of them.
-FOLLOW_UP_LIMIT = 900
-#: Seconds until an append is tried again that the server refused for reasons of its own.
-_AGAIN_S = 1.0
-#: Seconds that a retry waits at most, whatever its error asks for: more than that no calendar may hold.
-_LONGEST_WAIT_S = 30 * 86400.0
-#: Bytes of output that an event holds; a larger one goes to the artifacts.
-OUTPUT_LIMIT = 256 * 1024
-
-
-class _KeyTaken(Exception):
-    """The claim's fence held, and that of a keyed follow-up did not."""
 
 
 class Worker:
@@ -135,15 +113,17 @@ class Worker:
         running = await self._claim(ref, delivery, record)
         if running is None:
             return
+        attempt = Attempt(self._desk, running, self._build_error)
         try:
             if self._desk.draining:
                 # The drain began while the claim was being written: nothing has begun that would need a grace.
                 running.stop_reason = Stop.DRAIN
-                await self._stopped(running, None, None)
+                await attempt.stopped(None)
             else:
-                await self._run(running)
+                await attempt.run()
         finally:
             self._desk.keeper.remove(running)
+        self.handled += attempt.handled
 
     async def _claim(self, ref: Ref, delivery: wire.Delivery, record: Recorded) -> Running | None:
         """Append the claim; None when there is nothing (left) to do here."""
@@ -204,7 +184,7 @@ class Worker:
         decided: list[ev.InvocationEvent],
         cause: str,
     ) -> Running | None:
-        written = await self._write(ref, state, decided, cause)
+        written = await self._desk.append(ref, state, decided, cause)
         state = written.state
         if state.status is not invocation.Status.RUNNING:
             # Its crashes were spent before we could begin: buried instead of claimed.
@@ -215,223 +195,6 @@ class Worker:
         running.task = asyncio.current_task(self._loop)
         self._desk.keeper.add(running)
         return running
-
-    async def _run(self, running: Running) -> None:
-        context: Context | None = None
-        try:
-            if running.handler is None:
-                raise Permanent(str(self._build_error)) from self._build_error  # noqa: TRY301 (told apart below like any error)
-            context = await self._context(running)
-            result = await running.handler(context)
-            if running.stop_reason is None:
-                # A drain that comes while the result is stored must not cost it.
-                running.settling = True
-                await self._complete(running, context, result)
-                return
-            await self._stopped(running, context, None)
-        except asyncio.CancelledError as stop:
-            if running.stop_reason is None:
-                raise
-            task = asyncio.current_task()
-            while task is not None and task.uncancel() > 0:
-                pass
-            await self._stopped(running, context, stop)
-        except errors.SequenceConflict:
-            await self._fence_lost(running)
-        except Exception as exc:  # noqa: BLE001 (whatever a handler raises is its result)
-            await self._fail(running, context, exc)
-
-    async def _context(self, running: Running) -> Context:
-        request = running.state.request
-        raw = request.input
-        if request.input_ref is not None:
-            raw = msgspec.Raw(await self._desk.artifacts.get(request.input_ref))
-        return Context(
-            ref=running.ref,
-            input=raw,
-            attempt=running.state.claim.attempt if running.state.claim else 1,
-            prompt=running.prompt,
-            environment=Environment(self._desk, running),
-            progress=running.progress,
-            request=running.request,
-            artifact=running.artifact,
-        )
-
-    async def _complete(self, running: Running, context: Context, result: Result) -> None:
-        output, output_ref = result.output, None
-        if len(bytes(output)) > OUTPUT_LIMIT:
-            content = bytes(output)
-            output_ref = await self._insist(
-                running.ref, lambda: running.artifact("output.json", content, "application/json")
-            )
-            output = ev.EMPTY
-        while True:
-            try:
-                await self._hand_in(running, context, result, output, output_ref)
-                break
-            except _KeyTaken:
-                # Somebody asked with a follow-up's key just now: another look finds that invocation.
-                continue
-        self._acknowledge(running.delivery)
-        self.handled += 1
-
-    async def _hand_in(
-        self, running: Running, context: Context, result: Result, output: msgspec.Raw, output_ref: ev.ArtifactRef | None
-    ) -> None:
-        follow_ups: list[Append] = []
-        if result.follow_ups:
-            follow_ups = await self._insist(running.ref, lambda: self._follow_ups(running, result.follow_ups))
-        command = invocation.Complete(
-            holder=self._desk.boot_id,
-            delivery=running.delivery.delivery,
-            output=output,
-            output_ref=output_ref,
-            usage=context.spent + result.usage,
-            duration_ms=self._elapsed(running),
-            follow_ups=tuple(parse_event(item.event.subject)[0].id for item in follow_ups),
-            artifacts=tuple(dict.fromkeys((*context.kept, *result.artifacts))),
-            tail=result.tail,
-        )
-        await self._settle(running, command, follow_ups)
-
-    async def _follow_ups(self, running: Running, wanted: tuple[FollowUp, ...]) -> list[Append]:
-        if len(wanted) > FOLLOW_UP_LIMIT:
-            raise Permanent(
-                f"expected at most {FOLLOW_UP_LIMIT} follow-up requests from one completion, got: {len(wanted):,}; "
-                "let a follow-up ask for the rest"
-            )
-        drafts: list[Append] = []
-        for follow_up in wanted:
-            ask = Ask(
-                role=follow_up.role,
-                input=follow_up.input,
-                idempotency_key=follow_up.idempotency_key,
-                asker=running.asker,
-            )
-            try:
-                draft = await self._desk.requests.draft(ask)
-            except (RequestRefused, errors.UnknownName, errors.BadSubject, InputMismatch, NotJson) as exc:
-                raise Permanent(f"a follow-up request was refused: {exc}") from exc
-            if ask.idempotency_key and (
-                # In one batch the server would take both: each fence is compared with the state before it.
-                any(other.scope == draft.scope for other in drafts)
-                or await self._desk.store.last(INVOCATIONS, draft.scope) is not None
-            ):
-                continue
-            drafts.append(draft)
-        return drafts
-
-    async def _fail(self, running: Running, context: Context | None, exc: BaseException) -> None:
-        error, at_least = failure.classify(exc)
-        wait = max(delay(running.role.role.backoff, running.state.errors + 1, random.random()), at_least or 0.0)
-        wait = min(wait, _LONGEST_WAIT_S)
-        command = invocation.Fail(
-            holder=self._desk.boot_id,
-            delivery=running.delivery.delivery,
-            error=error,
-            retry_at=self._desk.author.now() + timedelta(seconds=wait),
-            usage=context.spent if context else ev.Usage(),
-            duration_ms=self._elapsed(running),
-            artifacts=tuple(context.kept) if context else (),
-        )
-        try:
-            state = (await self._settle(running, command, [])).state
-        except errors.SequenceConflict:
-            await self._fence_lost(running)
-            return
-        self.handled += 1
-        if state.status is invocation.Status.WAITING:
-            log.info(
-                "failed", invocation=running.ref.id, role=running.role.path, kind=error.kind, retry_s=round(wait, 3)
-            )
-            # The renewals must be over before the delay starts: a late one would replace it by ack_wait.
-            self._desk.keeper.remove(running)
-            self._desk.answer(running.delivery.reply, wire.nak(wait))
-        else:
-            log.warning(
-                "dead_lettered", invocation=running.ref.id, role=running.role.path, kind=error.kind, error=error.message
-            )
-            self._acknowledge(running.delivery)
-
-    async def _stopped(self, running: Running, context: Context | None, stop: BaseException | None) -> None:
-        """The handler ended because it was told to; `stop` may carry what it said last."""
-        role = running.role.role
-        detail = "\n".join(getattr(stop, "__notes__", ()))
-        match running.stop_reason:
-            case Stop.TIMEOUT:
-                why = f"expected a result within {role.timeout:g} s, got none; it was stopped"
-                await self._fail(running, context, failure.HandlerError("timeout", why, detail=detail))
-            case Stop.HUNG:
-                why = f"expected progress at least every {role.progress_timeout:g} s, got none; it was stopped"
-                await self._fail(running, context, failure.HandlerError("hung", why, detail=detail))
-            case Stop.DRAIN:
-                try:
-                    command = invocation.Release(reason=ev.ReleaseReason.DRAIN, holder=self._desk.boot_id)
-                    await self._settle(running, command, [])
-                except errors.SequenceConflict:
-                    await self._fence_lost(running)
-                else:
-                    self._acknowledge(running.delivery)
-            case _:
-                await self._fence_lost(running)
-
-    async def _settle(self, running: Running, command: invocation.Command, follow_ups: list[Append]) -> Written:
-        """Append what ends the claim, under the claim's fence."""
-        # From here on only the claim is kept alive: a handler that is done can neither hang nor take too long.
-        running.settling = True
-        while True:
-            state = running.state
-            decided = invocation.decide(state, command, running.role.limits, self._desk.author.now())
-            try:
-                return await self._write(running.ref, state, decided, running.cause, follow_ups)
-            except errors.SequenceConflict:
-                present = await self._desk.store.state(running.ref)
-                if present is None or present.claim != state.claim:
-                    raise
-                if present.last_seq == state.last_seq:
-                    raise _KeyTaken from None
-                # The claim stands: it was only rubbish that moved the fence.
-                running.state = present
-
-    async def _write(
-        self,
-        ref: Ref,
-        state: Invocation,
-        decided: list[ev.InvocationEvent],
-        cause: str,
-        also: list[Append] | None = None,
-    ) -> Written:
-        """Append under the fence, for as long as it takes.
-
-        A server that takes nothing now (its disk is full, its stream is frozen) must not cost a result that was paid for.
-        """
-        return await self._insist(
-            ref, lambda: self._desk.invocations.append(ref, state, decided, cause=cause, also=also or ())
-        )
-
-    async def _insist(self, ref: Ref, write: Callable[[], Awaitable[_T]]) -> _T:
-        """Write until the server takes it, or says that somebody else was quicker."""
-        while True:
-            try:
-                return await write()
-            except errors.SequenceConflict:
-                raise
-            except (errors.ServerError, errors.Unanswered) as exc:
-                log.error("server_takes_nothing", invocation=ref.id, error=str(exc), again_s=_AGAIN_S)
-                await asyncio.sleep(_AGAIN_S)
-
-    async def _fence_lost(self, running: Running) -> None:
-        """Somebody else has written: our result does not count. Acknowledge only what has ended."""
-        self._desk.keeper.remove(running)
-        state = await self._desk.store.state(running.ref)
-        log.warning(
-            "claim_lost",
-            invocation=running.ref.id,
-            role=running.role.path,
-            status=str(state.status) if state else "trimmed",
-        )
-        if state is None or state.status.ended or state.requested_seq != running.delivery.seq:
-            self._acknowledge(running.delivery)
 
     async def _put_back(self, ref: Ref, delivery: wire.Delivery) -> None:
         """What arrives while we drain goes back to the queue, at nobody's cost."""
@@ -450,6 +213,3 @@ class Worker:
 
     def _acknowledge(self, delivery: wire.Delivery) -> None:
         self._desk.answer(delivery.reply, wire.ACK)
-
-    def _elapsed(self, running: Running) -> float:
-        return round((self._desk.monotonic() - running.started_at) * 1000, 3)

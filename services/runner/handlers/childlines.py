@@ -16,15 +16,13 @@ from bus import subjects
 from bus.errors import BadSubject
 from bus.events.invocation import EMPTY
 from services.runner.failure import HandlerError
-from services.runner.handler import Context, FollowUp
+from services.runner.handler import FOLLOW_UP_LIMIT, Context, FollowUp
 from services.runner.handlers import output
 
 #: Bytes of one line.
 LINE_LIMIT = 1024 * 1024
 #: Bytes of one artifact: it is held in memory while it is stored.
 ARTIFACT_LIMIT = 64 * 1024 * 1024
-#: As many as fit into one atomic batch with the completion.
-FOLLOW_UP_LIMIT = 900
 _RESULT = re.compile(rb'\s*\{\s*"result"\s*:')
 _ABSENT = msgspec.Raw(b"")
 

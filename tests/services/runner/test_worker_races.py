@@ -13,7 +13,7 @@ from bus import errors, wire
 from bus.events import invocation as ev
 from bus.invocation import Cancel, Limits, Sweep
 from bus.subjects import Ref
-from services.runner import worker as worker_module
+from services.runner import attempt as attempt_module
 from services.runner.handler import RetryAfter
 from tests.bus.proxy import Proxy
 from tests.services.rig import Rig
@@ -176,7 +176,7 @@ async def test_worker_hands_in_a_result_that_is_ready_when_the_drain_comes(
 ) -> None:
     """A handler that is done is done: a drain that comes while its large output is stored does not throw it away."""
     storing, go = asyncio.Event(), asyncio.Event()
-    monkeypatch.setattr(worker_module, "OUTPUT_LIMIT", 10)
+    monkeypatch.setattr(attempt_module, "OUTPUT_LIMIT", 10)
 
     async def work(_input: Any) -> str:
         return "x" * 100
@@ -205,7 +205,7 @@ async def test_worker_keeps_a_result_while_the_artifacts_take_nothing(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large output that cannot be stored now is stored later: the result was paid for, and costs no attempt."""
-    monkeypatch.setattr(worker_module, "OUTPUT_LIMIT", 10)
+    monkeypatch.setattr(attempt_module, "OUTPUT_LIMIT", 10)
     ran: list[int] = []
 
     async def work(_input: Any) -> str:

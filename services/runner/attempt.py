@@ -1,0 +1,258 @@
+"""One try at one invocation: its handler runs, and how that ended is written under the claim's fence.
+
+A result is appended first and acknowledged afterwards. A server that takes nothing for a while costs no result: the claim
+is kept alive and the append tried again. When the fence is lost somebody else has written, and nothing of ours counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import timedelta
+
+import msgspec
+import structlog
+
+from bus import errors, invocation, wire
+from bus.events import invocation as ev
+from bus.invocations import Written
+from bus.store import INVOCATIONS, Append
+from bus.subjects import parse_event
+from services.fleet.schema import InputMismatch, NotJson
+from services.requests.requests import Ask, RequestRefused
+from services.runner import failure
+from services.runner.backoff import delay
+from services.runner.desk import Desk
+from services.runner.handler import FOLLOW_UP_LIMIT, Context, FollowUp, Permanent, Result
+from services.runner.running import Environment, Running, Stop
+
+log = structlog.get_logger()
+
+#: Seconds that a retry waits at most, whatever its error asks for: more than that no calendar may hold.
+_LONGEST_WAIT_S = 30 * 86400.0
+#: Bytes of output that an event holds; a larger one goes to the artifacts.
+OUTPUT_LIMIT = 256 * 1024
+
+
+class _KeyTaken(Exception):
+    """The claim's fence held, and that of a keyed follow-up did not."""
+
+
+class Attempt:
+    """One claimed invocation, from its handler's start to the event that ends the claim."""
+
+    def __init__(self, desk: Desk, running: Running, unusable: Exception | None) -> None:
+        self._desk = desk
+        self.running = running
+        #: Why there is no handler.
+        self._unusable = unusable
+        self._context: Context | None = None
+        #: A result, or an error, was written.
+        self.handled = False
+
+    async def run(self) -> None:
+        """Run the handler and write how it ended."""
+        try:
+            if self.running.handler is None:
+                raise Permanent(str(self._unusable)) from self._unusable  # noqa: TRY301 (told apart below like any error)
+            context = self._context = await self._make_context()
+            result = await self.running.handler(context)
+            if self.running.stop_reason is None:
+                # A drain that comes while the result is stored must not cost it.
+                self.running.settling = True
+                await self._complete(context, result)
+                return
+            await self.stopped(None)
+        except asyncio.CancelledError as stop:
+            if self.running.stop_reason is None:
+                raise
+            task = asyncio.current_task()
+            while task is not None and task.uncancel() > 0:
+                pass
+            await self.stopped(stop)
+        except errors.SequenceConflict:
+            await self._fence_lost()
+        except Exception as exc:  # noqa: BLE001 (whatever a handler raises is its result)
+            await self._fail(exc)
+
+    async def _make_context(self) -> Context:
+        request = self.running.state.request
+        raw = request.input
+        if request.input_ref is not None:
+            raw = msgspec.Raw(await self._desk.artifacts.get(request.input_ref))
+        return Context(
+            ref=self.running.ref,
+            input=raw,
+            attempt=self.running.state.claim.attempt if self.running.state.claim else 1,
+            prompt=self.running.prompt,
+            environment=Environment(self._desk, self.running),
+            progress=self.running.progress,
+            request=self.running.request,
+            artifact=self.running.artifact,
+        )
+
+    async def _complete(self, context: Context, result: Result) -> None:
+        output, output_ref = result.output, None
+        if len(bytes(output)) > OUTPUT_LIMIT:
+            content = bytes(output)
+            output_ref = await self._desk.insist(
+                self.running.ref, lambda: self.running.artifact("output.json", content, "application/json")
+            )
+            output = ev.EMPTY
+        while True:
+            try:
+                await self._hand_in(context, result, output, output_ref)
+                break
+            except _KeyTaken:
+                # Somebody asked with a follow-up's key just now: another look finds that invocation.
+                continue
+        self._acknowledge()
+        self.handled = True
+
+    async def _hand_in(
+        self, context: Context, result: Result, output: msgspec.Raw, output_ref: ev.ArtifactRef | None
+    ) -> None:
+        follow_ups: list[Append] = []
+        if result.follow_ups:
+            follow_ups = await self._desk.insist(self.running.ref, lambda: self._follow_ups(result.follow_ups))
+        command = invocation.Complete(
+            holder=self._desk.boot_id,
+            delivery=self.running.delivery.delivery,
+            output=output,
+            output_ref=output_ref,
+            usage=context.spent + result.usage,
+            duration_ms=self._elapsed(),
+            follow_ups=tuple(parse_event(item.event.subject)[0].id for item in follow_ups),
+            artifacts=tuple(dict.fromkeys((*context.kept, *result.artifacts))),
+            tail=result.tail,
+        )
+        await self._settle(command, follow_ups)
+
+    async def _follow_ups(self, wanted: tuple[FollowUp, ...]) -> list[Append]:
+        if len(wanted) > FOLLOW_UP_LIMIT:
+            raise Permanent(
+                f"expected at most {FOLLOW_UP_LIMIT} follow-up requests from one completion, got: {len(wanted):,}; "
+                "let a follow-up ask for the rest"
+            )
+        drafts: list[Append] = []
+        for follow_up in wanted:
+            ask = Ask(
+                role=follow_up.role,
+                input=follow_up.input,
+                idempotency_key=follow_up.idempotency_key,
+                asker=self.running.asker,
+            )
+            try:
+                draft = await self._desk.requests.draft(ask)
+            except (RequestRefused, errors.UnknownName, errors.BadSubject, InputMismatch, NotJson) as exc:
+                raise Permanent(f"a follow-up request was refused: {exc}") from exc
+            if ask.idempotency_key and (
+                # In one batch the server would take both: each fence is compared with the state before it.
+                any(other.scope == draft.scope for other in drafts)
+                or await self._desk.store.last(INVOCATIONS, draft.scope) is not None
+            ):
+                continue
+            drafts.append(draft)
+        return drafts
+
+    async def _fail(self, exc: BaseException) -> None:
+        context = self._context
+        error, at_least = failure.classify(exc)
+        wait = max(
+            delay(self.running.role.role.backoff, self.running.state.errors + 1, random.random()), at_least or 0.0
+        )
+        wait = min(wait, _LONGEST_WAIT_S)
+        command = invocation.Fail(
+            holder=self._desk.boot_id,
+            delivery=self.running.delivery.delivery,
+            error=error,
+            retry_at=self._desk.author.now() + timedelta(seconds=wait),
+            usage=context.spent if context else ev.Usage(),
+            duration_ms=self._elapsed(),
+            artifacts=tuple(context.kept) if context else (),
+        )
+        try:
+            state = (await self._settle(command, [])).state
+        except errors.SequenceConflict:
+            await self._fence_lost()
+            return
+        self.handled = True
+        if state.status is invocation.Status.WAITING:
+            log.info(
+                "failed",
+                invocation=self.running.ref.id,
+                role=self.running.role.path,
+                kind=error.kind,
+                retry_s=round(wait, 3),
+            )
+            # The renewals must be over before the delay starts: a late one would replace it by ack_wait.
+            self._desk.keeper.remove(self.running)
+            self._desk.answer(self.running.delivery.reply, wire.nak(wait))
+        else:
+            log.warning(
+                "dead_lettered",
+                invocation=self.running.ref.id,
+                role=self.running.role.path,
+                kind=error.kind,
+                error=error.message,
+            )
+            self._acknowledge()
+
+    async def stopped(self, stop: BaseException | None) -> None:
+        """The handler ended because it was told to; `stop` may carry what it said last."""
+        role = self.running.role.role
+        detail = "\n".join(getattr(stop, "__notes__", ()))
+        match self.running.stop_reason:
+            case Stop.TIMEOUT:
+                why = f"expected a result within {role.timeout:g} s, got none; it was stopped"
+                await self._fail(failure.HandlerError("timeout", why, detail=detail))
+            case Stop.HUNG:
+                why = f"expected progress at least every {role.progress_timeout:g} s, got none; it was stopped"
+                await self._fail(failure.HandlerError("hung", why, detail=detail))
+            case Stop.DRAIN:
+                try:
+                    command = invocation.Release(reason=ev.ReleaseReason.DRAIN, holder=self._desk.boot_id)
+                    await self._settle(command, [])
+                except errors.SequenceConflict:
+                    await self._fence_lost()
+                else:
+                    self._acknowledge()
+            case _:
+                await self._fence_lost()
+
+    async def _settle(self, command: invocation.Command, follow_ups: list[Append]) -> Written:
+        """Append what ends the claim, under the claim's fence."""
+        # From here on only the claim is kept alive: a handler that is done can neither hang nor take too long.
+        self.running.settling = True
+        while True:
+            state = self.running.state
+            decided = invocation.decide(state, command, self.running.role.limits, self._desk.author.now())
+            try:
+                return await self._desk.append(self.running.ref, state, decided, self.running.cause, follow_ups)
+            except errors.SequenceConflict:
+                present = await self._desk.store.state(self.running.ref)
+                if present is None or present.claim != state.claim:
+                    raise
+                if present.last_seq == state.last_seq:
+                    raise _KeyTaken from None
+                # The claim stands: it was only rubbish that moved the fence.
+                self.running.state = present
+
+    async def _fence_lost(self) -> None:
+        """Somebody else has written: our result does not count. Acknowledge only what has ended."""
+        self._desk.keeper.remove(self.running)
+        state = await self._desk.store.state(self.running.ref)
+        log.warning(
+            "claim_lost",
+            invocation=self.running.ref.id,
+            role=self.running.role.path,
+            status=str(state.status) if state else "trimmed",
+        )
+        if state is None or state.status.ended or state.requested_seq != self.running.delivery.seq:
+            self._acknowledge()
+
+    def _elapsed(self) -> float:
+        return round((self._desk.monotonic() - self.running.started_at) * 1000, 3)
+
+    def _acknowledge(self) -> None:
+        self._desk.answer(self.running.delivery.reply, wire.ACK)
