@@ -25,7 +25,7 @@ os.register_at_fork(after_in_child=_random.seed)
 
 
 def _text(value: int) -> str:
-    h = "%032x" % value  # noqa: UP031 (twice as fast as an f-string here, and on the path of every event)
+    h = value.to_bytes(16, "big").hex()  # the fastest way there is, on the path of every event
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
 
