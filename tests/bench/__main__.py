@@ -18,7 +18,7 @@ from services import logs
 from tests.bench import enqueue, invocations, latency, machine, memory, subjects
 from tests.bench.report import Report, Row, show
 from tests.bench.rig import rig
-from tests.bench.scale import DEFAULT, FULL, QUICK, Scale
+from tests.bench.scale import DEFAULT, QUICK, Scale
 
 MEASUREMENTS = {
     "invocations": invocations.measure,
@@ -53,16 +53,14 @@ def main() -> int:
     """Parse, measure, print, keep."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure the bus and the runner.")
     parser.add_argument("only", nargs="*", metavar="NAME", help=f"measure only: {', '.join(MEASUREMENTS)}")
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_const", const=QUICK, dest="scale", help="a look, within a minute")
-    size.add_argument("--full", action="store_const", const=FULL, dest="scale", help="1,000,000 subjects too")
+    parser.add_argument("--quick", action="store_true", help="a look, within a minute")
     parser.add_argument("--out", type=Path, default=Path("bench.json"), help="where the numbers are kept")
     options = parser.parse_args()
     unknown = [name for name in options.only if name not in MEASUREMENTS]
     if unknown:
         parser.error(f"expected one of {', '.join(MEASUREMENTS)}, got: {', '.join(unknown)}")
     logs.configure(level="warning")
-    report = asyncio.run(run(options.only or list(MEASUREMENTS), options.scale or DEFAULT))
+    report = asyncio.run(run(options.only or list(MEASUREMENTS), QUICK if options.quick else DEFAULT))
     show(report)
     options.out.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     return 0

@@ -155,6 +155,10 @@ class Rig:
                     await meanwhile(task.role)
                 answer = await process.stdout.read()
                 status = await process.wait()
+        except TimeoutError as exc:
+            raise RuntimeError(
+                f"expected {side} {leg} to end within {_LEG_S:g} s, got no result; it said: {words.read_text()[-2000:]}"
+            ) from exc
         finally:
             if process.returncode is None:
                 process.kill()

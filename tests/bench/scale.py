@@ -1,4 +1,4 @@
-"""How much is measured: the default for a result worth keeping, quick for a look, full for the whole of the promises."""
+"""How much is measured: the default for a result worth keeping, quick for a look."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     #: Invocations of each leg.
     invocations: int = 15_000
     #: Requests of each leg.
-    requests: int = 20_000
+    requests: int = 50_000
     #: Stamped requests to an idle runner, and how many a second.
     samples: int = 2_000
     samples_per_s: float = 100.0
@@ -22,8 +22,8 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     marks: tuple[int, ...] = (50_000, 100_000, 200_000)
     #: Subjects in the stream, few and many, and the rounds of them.
     few_subjects: int = 10_000
-    many_subjects: int = 300_000
-    subject_rounds: int = 3
+    many_subjects: int = 1_000_000
+    subject_rounds: int = 5
 
 
 DEFAULT = Scale()
@@ -31,10 +31,9 @@ QUICK = Scale(
     name="quick",
     rounds=2,
     invocations=4_000,
-    requests=5_000,
+    requests=10_000,
     samples=200,
     marks=(4_000, 8_000, 16_000),
     many_subjects=50_000,
     subject_rounds=1,
 )
-FULL = Scale(name="full", many_subjects=1_000_000)
