@@ -50,7 +50,8 @@ _NAMED = {
     "schedules": "a schedule name",
 }
 _REMEDIES = {
-    (Role, "ack_wait"): "that long a dead holder keeps its work; let the handler report progress instead",
+    (Role, "ack_wait"): "that long a dead holder keeps its work, and within it a living one renews its claim; "
+    "a handler that takes longer than it need only report progress",
     (Project, "owners"): "write them as an array: owners = ['ann@example.com']",
 }
 _WORDS = {

@@ -20,6 +20,8 @@ Count = Annotated[int, Meta(ge=1)]
 
 #: The longest that a claim may lie with a silent holder: 15 minutes.
 MAX_ACK_WAIT_S = 900.0
+#: The shortest: a runner renews its claims five times a second, and a claim must outlive a slow append.
+MIN_ACK_WAIT_S = 1.0
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -131,7 +133,7 @@ class Role(_Table, frozen=True):
     #: Seconds without progress (a line, a token, ``ctx.progress``) after which a handler counts as hung.
     progress_timeout: Positive = 300.0
     #: Seconds that a silent holder keeps its claim.
-    ack_wait: Annotated[float, Meta(gt=0, le=MAX_ACK_WAIT_S)] = MAX_ACK_WAIT_S
+    ack_wait: Annotated[float, Meta(ge=MIN_ACK_WAIT_S, le=MAX_ACK_WAIT_S)] = MAX_ACK_WAIT_S
     #: Seconds between SIGTERM and SIGKILL, and what a draining runner gives a handler.
     grace: Annotated[float, Meta(ge=0)] = 10.0
     backoff: Backoff = Backoff()

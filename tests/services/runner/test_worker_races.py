@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from bus import errors, wire
 from bus.events import invocation as ev
 from bus.invocation import Cancel, Limits, Sweep
 from bus.subjects import Ref
+from services.fleet.spec import Role
 from services.runner import attempt as attempt_module
 from services.runner.handler import RetryAfter
 from tests.bus.proxy import Proxy
@@ -266,3 +268,11 @@ async def test_worker_survives_an_absurd_retry_after(rig: Rig, seconds: float) -
     accepted = await rig.ask("shop/coder")
     failed = await rig.story.event(accepted.id, "failed", limit_s=5)
     assert failed.data.retry_at is not None
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.15, 0.99, 900.1])
+def test_role_refuses_an_ack_wait_that_cannot_be_kept(seconds: float) -> None:
+    """A claim that runs out before it can be renewed would be taken from a living holder again and again."""
+    text = f'{{"handler": {{"kind": "trace"}}, "ack_wait": {seconds}}}'
+    with pytest.raises(msgspec.ValidationError, match="ack_wait"):
+        msgspec.json.decode(text, type=Role)
