@@ -149,7 +149,8 @@ port = 70000
         ),
         (
             "12: projects.shop.roles.a.ack_wait: expected a number of at most 900.0, got: 960.0; "
-            "that long a dead holder keeps its work; let the handler report progress instead"
+            "that long a dead holder keeps its work, and within it a living one renews its claim; "
+            "a handler that takes longer than it need only report progress"
         ),
         "13: projects.shop.roles.a.asks[0]: unknown role 'shop/b', did you mean 'shop/c'?",
         "14: projects.shop.roles.a.asks[1]: unknown project 'ledgr', did you mean 'ledger'?",
