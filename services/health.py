@@ -182,7 +182,7 @@ def judge(panel: Panel) -> tuple[Verdict, tuple[str, ...]]:
     concern: list[str] = []
     runners = [d for d in panel.daemons if d.daemon == "agent_runner" and d.state in (State.ALIVE, State.STARTING)]
     backlog = sum(role.backlog for role in panel.roles)
-    if not runners and not panel.unseen:
+    if not runners:
         (ultra if backlog else concern).append(f"no agent_runner is alive; {backlog:,} invocations wait")
     for line in panel.daemons:
         if line.state is State.DOWN and line.note:
