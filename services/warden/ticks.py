@@ -17,6 +17,7 @@ from bus.bucket import Bucket, Entry
 from bus.events.schedule import Missed, MissReason
 from bus.ids import key_id
 from bus.invocation import FallDue, Refused
+from bus.store import CONTROL, INVOCATIONS
 from bus.subjects import Ref
 from services.daemon import Bus
 from services.fleet.registry import Registry
@@ -98,10 +99,10 @@ class Ticks:
             return
         key = f"{project}.{role}.{name}"
         entry = await self._memory.get(key)
-        last = _remembered(entry)
-        running = await self._running(project, role, last)
         # Not only this tick's due time: those whose ticks never came are decided with it.
         now = max(self._bus.author.now(), stored_at)
+        last = await self._recall(project, role, name, schedule, _remembered(entry), now)
+        running = await self._running(project, role, last)
         while outcomes := dues.decide_dues(schedule, last.due if last else None, now, running):
             for outcome in outcomes:
                 if isinstance(outcome, dues.Miss):
@@ -114,15 +115,27 @@ class Ticks:
         if last is not None:
             await self._memory.put(key, msgspec.json.encode(last))
 
+    async def _recall(
+        self, project: str, role: str, name: str, schedule: Schedule, last: Handled | None, now: datetime
+    ) -> Handled | None:
+        """The newest due time with an outcome by what the log says: a crash may have come between outcome and memory.
+
+        Outcomes are written oldest first and a request is the newest of its round, so of unremembered ones the last miss
+        and the due time after it are all that has to be looked at.
+        """
+        missed = await self._bus.store.last(CONTROL, f"ctl.schedule.{project}_{role}_{name}.missed")
+        fact = missed.data if missed is not None else None
+        known = isinstance(fact, Missed) and fact.reason is not MissReason.UNREGISTERED
+        if last is not None and known and fact.due > last.due:
+            last = Handled(due=fact.due, invocation=last.invocation)
+        for due in dues.due_times(schedule, last.due, now, 1) if last is not None else []:
+            ref = self._requests.ref(_request(project, role, name, schedule, due))
+            if await self._bus.store.last(INVOCATIONS, ref.all) is not None:
+                last = Handled(due=due, invocation=ref.id)
+        return last
+
     async def _ask(self, project: str, role: str, name: str, schedule: Schedule, due: datetime) -> str:
-        ask = Ask(
-            role=f"{project}/{role}",
-            input=msgspec.Raw(msgspec.json.encode(schedule.input)),
-            schedule=name,
-            due=due,
-            actor=f"schedule {name}",
-        )
-        return (await self._requests.submit(ask)).id
+        return (await self._requests.submit(_request(project, role, name, schedule, due))).id
 
     async def _running(self, project: str, role: str, last: Handled | None) -> str:
         """The invocation of the last due time, if it has not ended."""
@@ -146,6 +159,16 @@ class Ticks:
         thing = f"{project}_{role}_{name}"
         event_id = key_id("schedule.missed", f"{thing}@{due.isoformat()}")
         await self._bus.store.append(self._bus.author.control(thing, event, event_id=event_id))
+
+
+def _request(project: str, role: str, name: str, schedule: Schedule, due: datetime) -> Ask:
+    return Ask(
+        role=f"{project}/{role}",
+        input=msgspec.Raw(msgspec.json.encode(schedule.input)),
+        schedule=name,
+        due=due,
+        actor=f"schedule {name}",
+    )
 
 
 def _remembered(entry: Entry | None) -> Handled | None:

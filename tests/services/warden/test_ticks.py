@@ -66,6 +66,33 @@ async def test_ticks_have_one_outcome_each_over_a_restart(rig: Rig) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("overlap", [Overlap.ALLOW, Overlap.SKIP])
+async def test_ticks_have_one_outcome_when_the_memory_of_it_is_lost(rig: Rig, overlap: Overlap) -> None:
+    """A crash between an outcome and its memory, found by a warden that comes later: no due time gets a second outcome."""
+    schedule = msgspec.structs.replace(SECOND, overlap=overlap)
+    await rig.role("shop/clock", for_ever, schedules={"steady": schedule}, grace=0)
+    await rig.runner()
+    first, _ = await rig.warden()
+    memory = rig.bucket("schedules")
+    await rig.story.until(lambda: len(asked(rig)) >= 1)
+    async with asyncio.timeout(10):
+        while (before := await memory.get("shop.clock.steady")) is None:
+            await asyncio.sleep(0.01)
+    handled = len(outcomes(rig))
+    story = rig.story if overlap is Overlap.ALLOW else rig.control
+    await story.until(lambda: len(outcomes(rig)) > handled)
+    await rig.end(first)
+    await memory.put("shop.clock.steady", before.value)
+    await asyncio.sleep(1.5)
+    seen = len(outcomes(rig))
+    await rig.warden()
+    await story.until(lambda: len(outcomes(rig)) >= seen + 3)
+    found = outcomes(rig)
+    assert {later - earlier for earlier, later in pairwise(found)} == {timedelta(seconds=1)}
+    assert len(asked(rig)) == 1 or overlap is Overlap.ALLOW
+
+
+@pytest.mark.slow
 async def test_ticks_found_too_late_are_missed_on_the_record(rig: Rig) -> None:
     """A due time older than catch_up is not run late: an event says that it was missed, and why."""
     await rig.role("shop/clock", echo, schedules={"steady": msgspec.structs.replace(SECOND, catch_up=0.9)})
