@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from bus import envelope, plan, topology, wire
+from bus import envelope, leashed, plan, topology, wire
 from bus.author import Author
 from bus.context import Context
 from bus.ids import new_id
@@ -142,27 +142,22 @@ class Rig:
         self, side: Side, leg: str, task: Task, meanwhile: Callable[[str], Awaitable[None]] | None
     ) -> Found:
         words = self._folder / f"{side}.log"
+        command = [sys.executable, "-m", f"tests.bench.{side}", leg, msgspec.json.encode(task).decode()]
         with words.open("wb") as said:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", f"tests.bench.{side}", leg, msgspec.json.encode(task).decode(),
-                stdout=asyncio.subprocess.PIPE, stderr=said,
-            )  # fmt: skip
+            process = await leashed.start(command, stdout=leashed.PIPE, stderr=said, grace=0)
         assert process.stdout is not None
-        try:
-            async with asyncio.timeout(_LEG_S):
-                ready = await process.stdout.readline()
-                if ready and meanwhile is not None:
-                    await meanwhile(task.role)
-                answer = await process.stdout.read()
-                status = await process.wait()
-        except TimeoutError as exc:
-            raise RuntimeError(
-                f"expected {side} {leg} to end within {_LEG_S:g} s, got no result; it said: {words.read_text()[-2000:]}"
-            ) from exc
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        async with process:
+            try:
+                async with asyncio.timeout(_LEG_S):
+                    ready = await process.stdout.readline()
+                    if ready and meanwhile is not None:
+                        await meanwhile(task.role)
+                    answer = await process.stdout.read()
+                    status = await process.wait()
+            except TimeoutError as exc:
+                raise RuntimeError(
+                    f"expected {side} {leg} to end within {_LEG_S:g} s, got no result; it said: {words.read_text()[-2000:]}"
+                ) from exc
         if status != 0 or not answer:
             raise RuntimeError(f"expected {side} {leg} to end well, got status {status}: {words.read_text()[-2000:]}")
         return msgspec.json.decode(answer, type=Found)
