@@ -125,8 +125,9 @@ class Ticks:
         """
         missed = await self._bus.store.last(CONTROL, f"ctl.schedule.{project}_{role}_{name}.missed")
         fact = missed.data if missed is not None else None
-        known = isinstance(fact, Missed) and fact.reason is not MissReason.UNREGISTERED
-        if last is not None and known and fact.due > last.due:
+        if not isinstance(fact, Missed) or fact.reason is MissReason.UNREGISTERED:
+            fact = None
+        if last is not None and fact is not None and fact.due > last.due:
             last = Handled(due=fact.due, invocation=last.invocation)
         for due in dues.due_times(schedule, last.due, now, 1) if last is not None else []:
             ref = self._requests.ref(_request(project, role, name, schedule, due))
