@@ -104,7 +104,8 @@ async def start_runner(running: Daemon, credentials: Credentials, folder: Path) 
     running.evidence = evidence
     # The first beat comes before the first claim: whoever holds a claim has been alive.
     await running.announce()
-    running.teardown.push("runner", runner.close, 30)
+    longest = max((role.role.grace for role in registry.roles.values()), default=0.0)
+    running.teardown.push("runner", runner.close, longest + 10)
     running.teardown.push("drain", runner.drain, 3600)
     await runner.open()
     return runner

@@ -172,7 +172,8 @@ class Launcher:
     def _children(self) -> list[Child]:
         fleet = self.options.fleet
         commands = self.options.daemons
-        grace = max((role.grace for role in fleet.roles().values()), default=0.0) + STOP_MARGIN_S
+        # Once while the runner waits for its handlers, and once more while those that it stopped end.
+        grace = 2 * max((role.grace for role in fleet.roles().values()), default=0.0) + STOP_MARGIN_S
         return [
             Child(
                 ChildSpec(
