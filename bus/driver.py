@@ -104,7 +104,7 @@ class Driver(Client):
             nats.errors.MaxPayloadError: the server would refuse it for its size.
             nats.errors.OutboundBufferLimitError: too much waits already.
         """
-        if self.is_closed:
+        if self._status == Client.CLOSED:
             raise errors.ConnectionClosedError
         size = len(headers) + len(payload)
         if size > self._max_payload:
@@ -158,7 +158,7 @@ class _Parser:
         start = count = size = 0
         while (end := data.find(b"\r\n", start)) >= 0:
             # Anybody may publish on a subject that is no text: one such message must not end the reading of all others.
-            words = data[start:end].decode(errors="replace").split()
+            words = data[start:end].decode("utf-8", "replace").split()
             head = body = stop = end + 2
             receive = None
             if words and words[0] in ("MSG", "HMSG"):

@@ -125,12 +125,8 @@ class Requests:
             return Ref(project, name, ids.due_id(f"{ask.role}/{ask.schedule}", ask.due))
         return Ref(project, name, self._author.new_id())
 
-    async def event(self, ask: Ask, ref: Ref) -> ev.Requested:
-        """The event that accepts the request; a large input is stored first."""
-        raw = bytes(ask.input)
-        input_ref = None
-        if len(raw) > INLINE_LIMIT:
-            input_ref = await self._artifacts.put(ref, "input.json", raw, "application/json")
+    def _event(self, ask: Ask, ref: Ref, input_ref: ev.ArtifactRef | None) -> ev.Requested:
+        """The event that accepts the request."""
         asker = ask.asker
         return ev.Requested(
             input=ev.EMPTY if input_ref else ask.input,
@@ -143,11 +139,16 @@ class Requests:
             due=ask.due,
         )
 
+    async def _keep(self, ask: Ask, ref: Ref) -> ev.ArtifactRef:
+        """Store an input that is too large for an event."""
+        return await self._artifacts.put(ref, "input.json", bytes(ask.input), "application/json")
+
     async def draft(self, ask: Ask) -> Append:
         """The request as a member of somebody's atomic batch, checked and fenced."""
         self.check(ask)
         ref = self.ref(ask)
-        requested = await self.event(ask, ref)
+        large = len(bytes(ask.input)) > INLINE_LIMIT
+        requested = self._event(ask, ref, await self._keep(ask, ref) if large else None)
         return Append(self._stamp(ref, requested, ask), 0, ref.all)
 
     async def submit(self, ask: Ask) -> Accepted:
@@ -161,7 +162,8 @@ class Requests:
         """
         self.check(ask)
         ref = self.ref(ask)
-        requested = await self.event(ask, ref)
+        large = len(bytes(ask.input)) > INLINE_LIMIT
+        requested = self._event(ask, ref, await self._keep(ask, ref) if large else None)
         event: ev.InvocationEvent = requested
         later = ask.due is not None and not ask.schedule and ask.due > self._author.now()
         if later:
