@@ -16,7 +16,7 @@ import msgspec
 
 from services import logs
 from tests.bench import enqueue, invocations, latency, machine, memory, subjects
-from tests.bench.report import Report, Row, show
+from tests.bench.report import Report, Row, markdown, show
 from tests.bench.rig import rig
 from tests.bench.scale import DEFAULT, QUICK, Scale
 
@@ -55,14 +55,22 @@ def main() -> int:
     parser.add_argument("only", nargs="*", metavar="NAME", help=f"measure only: {', '.join(MEASUREMENTS)}")
     parser.add_argument("--quick", action="store_true", help="a look, within a minute")
     parser.add_argument("--out", type=Path, default=Path("bench.json"), help="where the numbers are kept")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="measure nothing, print what was kept")
+    parser.add_argument("--markdown", action="store_true", help="print the table for a document")
     options = parser.parse_args()
     unknown = [name for name in options.only if name not in MEASUREMENTS]
     if unknown:
         parser.error(f"expected one of {', '.join(MEASUREMENTS)}, got: {', '.join(unknown)}")
     logs.configure(level="warning")
-    report = asyncio.run(run(options.only or list(MEASUREMENTS), QUICK if options.quick else DEFAULT))
-    show(report)
-    options.out.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    if options.show is not None:
+        report = msgspec.json.decode(options.show.read_bytes(), type=Report)
+    else:
+        report = asyncio.run(run(options.only or list(MEASUREMENTS), QUICK if options.quick else DEFAULT))
+        options.out.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    if options.markdown:
+        sys.stdout.write(f"{markdown(report)}\n")
+    else:
+        show(report)
     return 0
 
 

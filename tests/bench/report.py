@@ -95,6 +95,27 @@ def show(report: Report) -> None:
     console.print(table)
 
 
+def markdown(report: Report) -> str:
+    """The table for a document, with the machine named above it."""
+    machine = report.machine
+    about = (
+        f"{report.at[:10]}, {machine.cpu}, {machine.cores} cores, {machine.memory_gb:g} GB, {machine.kernel}, "
+        f"Python {machine.python}, uvloop {machine.uvloop}, nats-server {machine.server}, nats-py {machine.driver}; "
+        f"load average at the start {machine.load:g}; {report.scale} scale, {report.took_s:.0f} s."
+    )
+    lines = [
+        about,
+        "",
+        "| what | ours | floor | ratio (min..max) | target | met |",
+        "|---|--:|--:|--:|---|---|",
+    ]
+    for row in report.rows:
+        *values, _ = cells(row)
+        met = {None: "", True: "yes", False: "**no**"}[row.met]
+        lines.append(f"| {' | '.join(value.strip() for value in values)} | {met} |")
+    return "\n".join(lines)
+
+
 def cells(row: Row) -> tuple[str, ...]:
     """A row as text."""
     met = {None: "", True: "yes", False: "[bold red]NO[/]"}[row.met]
