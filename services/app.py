@@ -32,7 +32,7 @@ from services.declaration import apply_fleet
 from services.fleet.file import load
 from services.fleet.registry import Registry
 from services.home import Home
-from services.launcher.main import Launcher, Options
+from services.launcher.main import Launcher, Options, daemons
 from services.requests.requests import Requests
 from services.runner import handlers
 from services.runner.desk import Desk
@@ -176,17 +176,12 @@ async def run_launcher(home: Home, file: Path) -> None:
             await running.announce()
             yield EventReporter(running)
 
-    app = (sys.executable, "-m", "services.app")
-    names = ["warden", *(f"agent_runner-{n}" for n in range(1, loaded.fleet.daemons.agent_runner.instances + 1))]
     options = Options(
         home=home,
         fleet=loaded.fleet,
         boot_id=new_id(),
         now=datetime.now(UTC),
-        daemons=tuple(
-            (n, (*app, n.partition("-")[0], "--home", str(home.path), "--fleet", str(file), "--instance", n))
-            for n in names
-        ),
+        daemons=daemons(loaded.fleet, home, file),
         on_server_ready=on_server_ready,
         sync_always=loaded.fleet.server.sync_always,
     )

@@ -60,8 +60,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str
     #: Wall time of the start.
     now: datetime
-    #: The daemons in their order of start, as (name, command); None is :func:`daemons`.
-    daemons: tuple[tuple[str, tuple[str, ...]], ...] | None = None
+    #: The daemons in their order of start, as (name, command); a fleet's own are :func:`daemons`.
+    daemons: tuple[tuple[str, tuple[str, ...]], ...]
     #: Entered when the server is ready and before the daemons start; left when they have stopped and the server still runs. The
     #: reporter it gives hears of children from then on.
     on_server_ready: OnServerReady = nothing
@@ -171,7 +171,6 @@ class Launcher:
 
     def _children(self) -> list[Child]:
         fleet = self.options.fleet
-        commands = self.options.daemons
         # Once while the runner waits for its handlers, and once more while those that it stopped end.
         grace = 2 * max((role.grace for role in fleet.roles().values()), default=0.0) + STOP_MARGIN_S
         return [
@@ -184,7 +183,7 @@ class Launcher:
                     grace=grace,
                 )
             )
-            for name, command in (daemons(fleet, self.home) if commands is None else commands)
+            for name, command in self.options.daemons
         ]
 
     async def _handle(self, request: control.Request) -> Answer:
@@ -230,11 +229,12 @@ class Launcher:
             asyncio.get_running_loop().add_signal_handler(number, self.stop)
 
 
-def daemons(fleet: Fleet, home: Home) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The daemons of a fleet in their order of start, as (name, command)."""
+def daemons(fleet: Fleet, home: Home, file: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The daemons of a fleet in their order of start, as (name, command); `file` is the fleet file."""
     names = ["warden", *(f"agent_runner-{n}" for n in range(1, fleet.daemons.agent_runner.instances + 1))]
     app = (sys.executable, "-m", "services.app")
-    return tuple((name, (*app, name.partition("-")[0], "--home", str(home.path), "--instance", name)) for name in names)
+    where = ("--home", str(home.path), "--fleet", str(file))
+    return tuple((name, (*app, name.partition("-")[0], *where, "--instance", name)) for name in names)
 
 
 def child_environment(environ: Mapping[str, str], home: Home) -> dict[str, str]:

@@ -23,6 +23,8 @@ from nats.micro.service import EndpointConfig, EndpointStats, Service, ServiceCo
 
 from bus import errors, invocation, subjects
 from bus.invocation import Refused, Status
+from bus.invocations import last_id
+from bus.store import fold
 from services.daemon import Bus
 from services.fleet import schema
 from services.fleet.registry import Registry
@@ -160,12 +162,11 @@ class Services:
             return None
         ref = await self._bus.store.find(subjects.check_token("a parent", parent))
         records = await self._bus.store.history(ref) if ref is not None else []
-        state = await self._bus.store.state(ref) if ref is not None else None
+        state = fold(records)
         if ref is None or state is None or state.status is not Status.RUNNING:
             where = f"it is {state.status}" if state is not None else "there is no such invocation"
             raise RequestRefused(f"expected {PARENT} to name a running invocation, got: {parent} ({where})")
-        cause = next((r.event.id for r in reversed(records) if r.event is not None), "")
-        return Asker(ref=ref, root=state.request.root or ref.id, depth=state.request.depth, cause=cause)
+        return Asker(ref=ref, root=state.request.root or ref.id, depth=state.request.depth, cause=last_id(records))
 
     async def _cancel(self, request: Request) -> bytes:
         id_ = subjects.check_token("an invocation id", request.subject.split(".")[2])

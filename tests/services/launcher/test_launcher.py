@@ -272,12 +272,12 @@ async def test_launcher_with_a_server_of_somebody_else_starts_none(start: Start,
 
 
 def test_daemons_are_named_with_their_commands(home: Home) -> None:
-    """One warden and as many runners as the fleet says, each told its home and its name."""
-    named = dict(daemons(Fleet(daemons=Daemons(agent_runner=AgentRunner(instances=2))), home))
+    """One warden and as many runners as the fleet says, each told its home, its fleet file and its name."""
+    named = dict(daemons(Fleet(daemons=Daemons(agent_runner=AgentRunner(instances=2))), home, Path("fleet.toml")))
     assert list(named) == ["warden", "agent_runner-1", "agent_runner-2"]
     assert named["agent_runner-2"] == (
         *(sys.executable, "-m", "services.app", "agent_runner", "--home", str(home.path)),
-        *("--instance", "agent_runner-2"),
+        *("--fleet", "fleet.toml", "--instance", "agent_runner-2"),
     )
 
 
