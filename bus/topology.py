@@ -138,6 +138,7 @@ def _buckets(replicas: int) -> tuple[Stream, ...]:
     return (
         _bucket("flags", "the kill switch", replicas, history=64),
         _bucket("registry", "roles, prompts and projects, hot-reloaded", replicas, history=64),
+        _bucket("trips", "guards that have tripped, and refuse until they are cleared", replicas, history=8),
         _bucket("schedules", "the last due time that was handled of each schedule", replicas),
         _bucket(
             "liveness",

@@ -108,7 +108,9 @@ def retained(present: dict[str, bytes], wanted: dict[str, bytes]) -> dict[str, b
     kept = {
         key: value
         for key, value in present.items()
-        if key not in wanted and (key.startswith("prompts.") or key.split(".")[1] not in projects)
+        if key not in wanted
+        # What a person has set with a command outlives every file.
+        and (key.startswith(("prompts.", "caps.")) or key.split(".")[1] not in projects)
     }
     return kept | wanted
 

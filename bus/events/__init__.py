@@ -11,7 +11,20 @@ from typing import Any
 
 import msgspec
 
-from bus.events import daemon, deadletter, invocation, message, registry, schedule, topology
+from bus.events import (
+    daemon,
+    deadletter,
+    drill,
+    freeze,
+    guard,
+    invocation,
+    loop,
+    message,
+    quota,
+    registry,
+    schedule,
+    topology,
+)
 
 NOUNS: dict[str, dict[str, type[msgspec.Struct]]] = {
     "invocation": invocation.EVENTS,
@@ -21,6 +34,11 @@ NOUNS: dict[str, dict[str, type[msgspec.Struct]]] = {
     "registry": registry.EVENTS,
     "schedule": schedule.EVENTS,
     "topology": topology.EVENTS,
+    "freeze": freeze.EVENTS,
+    "quota": quota.EVENTS,
+    "loop": loop.EVENTS,
+    "guard": guard.EVENTS,
+    "drill": drill.EVENTS,
 }
 
 #: CloudEvents type -> Struct of its data.

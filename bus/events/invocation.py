@@ -55,6 +55,31 @@ class Error(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a claim has reserved on the spend caps that cover it, before its handler may spend anything."""
+
+    id: str
+    #: The most that the attempt may use.
+    tokens: int = 0
+    #: Millionths of a US dollar.
+    usd_micros: int = 0
+    #: Counters that it was reserved on: ``<scope>.<unit>.<window>``, see :mod:`bus.spend`.
+    keys: tuple[str, ...] = ()
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a claim's hold: part of the event that ends the claim, and so exactly once."""
+
+    hold: Hold
+    #: What was used.
+    tokens: int = 0
+    usd_micros: int = 0
+    #: Registry revision of the prices that the money was computed with.
+    prices: int = 0
+    #: True: the holder died or was cut off, and nobody knows what it used; the whole hold counts.
+    assumed: bool = False
+
+
 class SweepReason(StrEnum):
     """Why a claim was taken from its holder."""
 
@@ -81,6 +106,8 @@ class DeathReason(StrEnum):
     DELIVERIES_SPENT = "deliveries_spent"
     PERMANENT_ERROR = "permanent_error"
     NOT_IDEMPOTENT = "not_idempotent"
+    #: Its run tree was stopped by the loop breaker, or by the tree's spend cap.
+    TREE_STOPPED = "tree_stopped"
 
 
 class Requested(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -128,6 +155,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     registry_revision: int = 0
     #: ``sha-256:<hex>`` of the prompt text; empty for a role without one.
     prompt_digest: str = ""
+    #: What it has reserved on spend caps; None where no cap covers the role.
+    hold: Hold | None = None
 
 
 class Completed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -145,6 +174,7 @@ class Completed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     artifacts: tuple[ArtifactRef, ...] = ()
     #: The end of what the handler logged; at most 4,000 characters.
     tail: str = ""
+    settled: Settlement | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -159,6 +189,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage = Usage()
     duration_ms: float = 0.0
     artifacts: tuple[ArtifactRef, ...] = ()
+    settled: Settlement | None = None
 
 
 class Swept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -169,6 +200,7 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: Seconds that the claim was held.
     age_s: float
     reason: SweepReason
+    settled: Settlement | None = None
 
 
 class Released(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -177,12 +209,14 @@ class Released(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: ReleaseReason
     holder: str = ""
     delivery: int = 0
+    settled: Settlement | None = None
 
 
 class Cancelled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A person or a role called it off. Ends the invocation."""
 
     reason: str = ""
+    settled: Settlement | None = None
 
 
 class DeadLettered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -196,6 +230,7 @@ class DeadLettered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     #: The last error, if one was seen.
     error: Error | None = None
     usage: Usage = Usage()
+    settled: Settlement | None = None
 
 
 class Redriven(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

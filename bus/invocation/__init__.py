@@ -14,6 +14,7 @@ from bus.invocation.commands import (
     Claim,
     Command,
     Complete,
+    Cost,
     Discard,
     Fail,
     FallDue,
@@ -21,7 +22,7 @@ from bus.invocation.commands import (
     Release,
     Sweep,
 )
-from bus.invocation.decision import Limits, Refusal, Refused, decide
+from bus.invocation.decision import Limits, Misfit, Refused, decide
 from bus.invocation.state import Invocation, Status, evolve
 
 __all__ = [
@@ -30,13 +31,14 @@ __all__ = [
     "Claim",
     "Command",
     "Complete",
+    "Cost",
     "Discard",
     "Fail",
     "FallDue",
     "Invocation",
     "Limits",
+    "Misfit",
     "Redrive",
-    "Refusal",
     "Refused",
     "Release",
     "Status",

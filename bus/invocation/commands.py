@@ -18,6 +18,17 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     reply: str
     registry_revision: int = 0
     prompt_digest: str = ""
+    #: Reserved before; None where no cap covers the role.
+    hold: ev.Hold | None = None
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What a held claim has used, in money. Its tokens are in the usage."""
+
+    #: Millionths of a US dollar.
+    usd_micros: int = 0
+    #: Registry revision of the prices.
+    prices: int = 0
 
 
 class Complete(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +43,7 @@ class Complete(msgspec.Struct, frozen=True, kw_only=True):
     follow_ups: tuple[str, ...] = ()
     artifacts: tuple[ev.ArtifactRef, ...] = ()
     tail: str = ""
+    cost: Cost = Cost()
 
 
 class Fail(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +56,7 @@ class Fail(msgspec.Struct, frozen=True, kw_only=True):
     usage: ev.Usage = ev.Usage()
     duration_ms: float = 0.0
     artifacts: tuple[ev.ArtifactRef, ...] = ()
+    cost: Cost = Cost()
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,10 +71,15 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
 
     reason: ev.ReleaseReason
     holder: str = ""
+    #: What the attempt had used; None when nobody knows.
+    usage: ev.Usage | None = None
+    cost: Cost = Cost()
 
 
 class Bury(msgspec.Struct, frozen=True, kw_only=True):
-    """The server will deliver no more: all deliveries are spent."""
+    """Give up on it: by default because the server will deliver no more."""
+
+    reason: ev.DeathReason = ev.DeathReason.DELIVERIES_SPENT
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True):

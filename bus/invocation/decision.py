@@ -15,6 +15,7 @@ from bus.invocation.commands import (
     Claim,
     Command,
     Complete,
+    Cost,
     Discard,
     Fail,
     FallDue,
@@ -23,6 +24,9 @@ from bus.invocation.commands import (
     Sweep,
 )
 from bus.invocation.state import Invocation, Status
+
+
+_FREE = Cost()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +45,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         return self.max_attempts + self.max_crashes + 1
 
 
-class Refusal(StrEnum):
+class Misfit(StrEnum):
     """Why a command does not apply to the present state."""
 
     ENDED = "the invocation has ended"
@@ -56,7 +60,7 @@ class Refusal(StrEnum):
 class Refused(Exception):
     """A command does not apply. The caller drops the work, or tells a person."""
 
-    def __init__(self, reason: Refusal, state: Invocation | None) -> None:
+    def __init__(self, reason: Misfit, state: Invocation | None) -> None:
         self.reason, self.state = reason, state
         super().__init__(f"{reason.value}" + (f": it is {state.status}" if state else ""))
 
@@ -70,12 +74,12 @@ def decide(  # noqa: PLR0912 (one arm for each command)
         Refused: the command does not apply to the state; the reason says why.
     """
     if state is None:
-        raise Refused(Refusal.NOT_ACCEPTED, None)
+        raise Refused(Misfit.NOT_ACCEPTED, None)
     match command:
         case Claim():
             return _claim(state, command, limits, now)
         case Complete():
-            _held(state, command.holder, command.delivery)
+            claim = _held(state, command.holder, command.delivery)
             return [
                 ev.Completed(
                     holder=command.holder,
@@ -87,37 +91,38 @@ def decide(  # noqa: PLR0912 (one arm for each command)
                     follow_ups=command.follow_ups,
                     artifacts=command.artifacts,
                     tail=command.tail,
+                    settled=_settled(claim, command.usage, command.cost),
                 )
             ]
         case Fail():
             return _fail(state, command, limits)
         case Sweep():
             if state.status is not Status.RUNNING or state.claim is None or state.claim.holder != command.holder:
-                raise Refused(Refusal.NOT_HELD, state)
+                raise Refused(Misfit.NOT_HELD, state)
             return _sweep(state, command.reason, limits, now)
         case Release():
             return _release(state, command)
         case Bury():
             if state.status.ended:
-                raise Refused(Refusal.ENDED, state)
+                raise Refused(Misfit.ENDED, state)
             if state.status is Status.SCHEDULED:
-                raise Refused(Refusal.NOT_DUE, state)
-            return [_death(state, ev.DeathReason.DELIVERIES_SPENT)]
+                raise Refused(Misfit.NOT_DUE, state)
+            return [_death(state, command.reason)]
         case Cancel():
             if state.status.ended and state.status is not Status.DEAD_LETTERED:
-                raise Refused(Refusal.ENDED, state)
-            return [ev.Cancelled(reason=command.reason)]
+                raise Refused(Misfit.ENDED, state)
+            return [ev.Cancelled(reason=command.reason, settled=_settled(state.claim, None))]
         case Redrive():
             if state.status is not Status.DEAD_LETTERED:
-                raise Refused(Refusal.NOT_DEAD, state)
+                raise Refused(Misfit.NOT_DEAD, state)
             return [ev.Redriven(reason=command.reason), _again(state)]
         case Discard():
             if state.status is not Status.DEAD_LETTERED:
-                raise Refused(Refusal.NOT_DEAD, state)
+                raise Refused(Misfit.NOT_DEAD, state)
             return [ev.Discarded(reason=command.reason)]
         case FallDue():
             if state.status is not Status.SCHEDULED:
-                raise Refused(Refusal.ENDED if state.status.ended else Refusal.ALREADY_DUE, state)
+                raise Refused(Misfit.ENDED if state.status.ended else Misfit.ALREADY_DUE, state)
             return [state.request]
         case _:
             assert_never(command)
@@ -125,16 +130,16 @@ def decide(  # noqa: PLR0912 (one arm for each command)
 
 def _claim(state: Invocation, command: Claim, limits: Limits, now: datetime) -> list[ev.InvocationEvent]:
     if state.status.ended:
-        raise Refused(Refusal.ENDED, state)
+        raise Refused(Misfit.ENDED, state)
     if state.status is Status.SCHEDULED:
-        raise Refused(Refusal.NOT_DUE, state)
+        raise Refused(Misfit.NOT_DUE, state)
     events: list[ev.InvocationEvent] = []
     crashes = state.crashes
     if state.claim is not None:
         if command.delivery <= state.claim.delivery:
             # An older delivery that arrives late must not take the claim from the younger one's live holder; nor one of the
             # same number, which comes twice only from a consumer that was made anew and proves nothing about the holder.
-            raise Refused(Refusal.HELD, state)
+            raise Refused(Misfit.HELD, state)
         # Delivered again while the log still shows a claim: its ack_wait ran out with nobody there to sweep it.
         events += _sweep(state, ev.SweepReason.ACK_WAIT, limits, now)
         if len(events) > 1:
@@ -151,6 +156,7 @@ def _claim(state: Invocation, command: Claim, limits: Limits, now: datetime) -> 
             reply=command.reply,
             registry_revision=command.registry_revision,
             prompt_digest=command.prompt_digest,
+            hold=command.hold,
         )
     )
     return events
@@ -159,9 +165,9 @@ def _claim(state: Invocation, command: Claim, limits: Limits, now: datetime) -> 
 def _held(state: Invocation, holder: str, delivery: int) -> ev.Claimed:
     claim = state.claim
     if state.status.ended:
-        raise Refused(Refusal.ENDED, state)
+        raise Refused(Misfit.ENDED, state)
     if claim is None or claim.holder != holder or claim.delivery != delivery:
-        raise Refused(Refusal.NOT_HELD, state)
+        raise Refused(Misfit.NOT_HELD, state)
     return claim
 
 
@@ -178,6 +184,7 @@ def _fail(state: Invocation, command: Fail, limits: Limits) -> list[ev.Invocatio
         usage=command.usage,
         duration_ms=command.duration_ms,
         artifacts=command.artifacts,
+        settled=_settled(claim, command.usage, command.cost),
     )
     if not over:
         return [failed]
@@ -199,8 +206,10 @@ def _sweep(state: Invocation, reason: ev.SweepReason, limits: Limits, now: datet
         delivery=state.claim.delivery,
         age_s=round(max(0.0, (now - state.since).total_seconds()), 3),
         reason=reason,
+        settled=_settled(state.claim, None),
     )
     crashes = state.crashes + 1
+    state = msgspec.structs.replace(state, claim=None)
     if not limits.idempotent:
         return [swept, _death(state, ev.DeathReason.NOT_IDEMPOTENT, crashes)]
     if crashes >= limits.max_crashes:
@@ -210,14 +219,15 @@ def _sweep(state: Invocation, reason: ev.SweepReason, limits: Limits, now: datet
 
 def _release(state: Invocation, command: Release) -> list[ev.InvocationEvent]:
     if state.status.ended:
-        raise Refused(Refusal.ENDED, state)
+        raise Refused(Misfit.ENDED, state)
     if state.status is Status.SCHEDULED:
-        raise Refused(Refusal.NOT_DUE, state)
+        raise Refused(Misfit.NOT_DUE, state)
     holder = state.claim.holder if state.claim else ""
     if holder != command.holder:
-        raise Refused(Refusal.NOT_HELD if command.holder else Refusal.HELD, state)
+        raise Refused(Misfit.NOT_HELD if command.holder else Misfit.HELD, state)
     delivery = state.claim.delivery if state.claim else 0
-    return [ev.Released(reason=command.reason, holder=holder, delivery=delivery), _again(state)]
+    settled = _settled(state.claim, command.usage, command.cost)
+    return [ev.Released(reason=command.reason, holder=holder, delivery=delivery, settled=settled), _again(state)]
 
 
 def _death(state: Invocation, reason: ev.DeathReason, crashes: int | None = None) -> ev.DeadLettered:
@@ -227,7 +237,19 @@ def _death(state: Invocation, reason: ev.DeathReason, crashes: int | None = None
         crashes=state.crashes if crashes is None else crashes,
         error=state.error,
         usage=state.usage,
+        settled=_settled(state.claim, None),
     )
+
+
+def _settled(claim: ev.Claimed | None, usage: ev.Usage | None, cost: Cost = _FREE) -> ev.Settlement | None:
+    """The settlement of a claim's hold; without a known usage all of it counts as used."""
+    if claim is None or claim.hold is None:
+        return None
+    if usage is None:
+        hold = claim.hold
+        return ev.Settlement(hold=hold, tokens=hold.tokens, usd_micros=hold.usd_micros, assumed=True)
+    tokens = usage.input_tokens + usage.output_tokens
+    return ev.Settlement(hold=claim.hold, tokens=tokens, usd_micros=cost.usd_micros, prices=cost.prices)
 
 
 def _again(state: Invocation) -> ev.Requested:

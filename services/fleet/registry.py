@@ -15,10 +15,11 @@ import structlog
 
 from bus import errors, subjects
 from bus.bucket import Bucket, Entry
+from bus.events.moment import Moment
 from bus.invocation import Limits
 from services.fleet import cron
 from services.fleet.schema import check_schema
-from services.fleet.spec import Fleet, Project, Role
+from services.fleet.spec import Fleet, LoopLimits, Project, Quota, Role, Unit, Window
 
 log = structlog.get_logger()
 
@@ -48,6 +49,29 @@ class RegisteredPrompt(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
 
 
+class CapOverride(msgspec.Struct, frozen=True, kw_only=True):
+    """A cap that a person set over the fleet file's: by scope, unit and window. Survives every `up`."""
+
+    unit: Unit
+    window: Window
+    cap: float
+    by: str
+    reason: str
+    at: Moment
+    #: When the fleet file's own cap counts again; None for never.
+    until: Moment | None = None
+
+
+#: Keys of the whole system's settings.
+QUOTA_KEY = "guards.quota"
+LOOP_KEY = "guards.loop"
+
+
+def caps_key(scope: str) -> str:
+    """Key of the caps that people set for a scope token (``system``, ``shop``, ``shop_coder``): a list of overrides."""
+    return f"caps.{scope}"
+
+
 def role_key(project: str, role: str) -> str:
     """Key of a role."""
     return f"roles.{project}.{role}"
@@ -72,6 +96,8 @@ def entries(fleet: Fleet, prompts: dict[str, str]) -> dict[str, bytes]:
         found[role_key(project_name, name)] = msgspec.json.encode(role)
     for name, text in prompts.items():
         found[prompt_key(name)] = text.encode()
+    found[QUOTA_KEY] = msgspec.json.encode(fleet.quota)
+    found[LOOP_KEY] = msgspec.json.encode(fleet.loop)
     return found
 
 
@@ -98,6 +124,12 @@ class Registry:
         self.roles: dict[tuple[str, str], RegisteredRole] = {}
         self.prompts: dict[str, RegisteredPrompt] = {}
         self.projects: dict[str, Project] = {}
+        self.quota = Quota()
+        #: KV revision of the quota settings: the version of the prices.
+        self.quota_revision = 0
+        self.loop = LoopLimits()
+        #: Caps set by people, by scope token.
+        self.overrides: dict[str, tuple[CapOverride, ...]] = {}
         #: Limits of roles that were removed: some of their work may still be unfinished.
         self._left: dict[tuple[str, str], Limits] = {}
         #: KV revision of the newest value read.
@@ -133,7 +165,7 @@ class Registry:
             if entry.revision > seen and self._take(entry) and self.on_change is not None:
                 self.on_change(entry.key)
 
-    def _take(self, entry: Entry) -> bool:
+    def _take(self, entry: Entry) -> bool:  # noqa: PLR0912 (one arm for each kind of key)
         kind, _, name = entry.key.partition(".")
         try:
             match kind:
@@ -151,8 +183,15 @@ class Registry:
                         self.projects.pop(name, None)
                     else:
                         self.projects[name] = msgspec.json.decode(entry.value, type=Project)
+                case "guards":
+                    self._take_guard(name, entry)
+                case "caps":
+                    if entry.gone:
+                        self.overrides.pop(name, None)
+                    else:
+                        self.overrides[name] = msgspec.json.decode(entry.value, type=tuple[CapOverride, ...])
                 case _:
-                    raise ValueError("expected a key under roles., prompts. or projects.")  # noqa: TRY301 (one place logs all)
+                    raise ValueError("expected a key under roles., prompts., projects., guards. or caps.")  # noqa: TRY301 (one place logs all)
         except (msgspec.DecodeError, ValueError, RecursionError, errors.BusError) as exc:
             log.error(
                 "registry_value_refused", key=entry.key, revision=entry.revision, error=str(exc), kept="last good"
@@ -160,6 +199,16 @@ class Registry:
             return False
         self.revision = max(self.revision, entry.revision)
         return True
+
+    def _take_guard(self, name: str, entry: Entry) -> None:
+        match name:
+            case "quota":
+                self.quota = Quota() if entry.gone else msgspec.json.decode(entry.value, type=Quota)
+                self.quota_revision = entry.revision
+            case "loop":
+                self.loop = LoopLimits() if entry.gone else msgspec.json.decode(entry.value, type=LoopLimits)
+            case _:
+                raise ValueError("expected guards.quota or guards.loop")
 
     def _take_role(self, name: str, entry: Entry) -> None:
         project, dot, role_name = name.partition(".")

@@ -118,6 +118,41 @@ class Schedule(_Table, frozen=True):
     catch_up: Positive = 600.0
 
 
+class Unit(StrEnum):
+    """What a cap counts."""
+
+    TOKENS = "tokens"
+    USD = "usd"
+
+
+class Window(StrEnum):
+    """Over which time a cap counts; calendar windows begin in the quota's time zone."""
+
+    HOUR = "hour"
+    FIVE_HOURS = "5h"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    #: A run tree: an invocation and all that it caused, without end.
+    TREE = "tree"
+
+
+class Cap(_Table, frozen=True):
+    """A bound on spend."""
+
+    #: Tokens, or US dollars.
+    cap: Annotated[float, Meta(ge=0)]
+    window: Window
+    unit: Unit = Unit.TOKENS
+
+
+class OnFreeze(StrEnum):
+    """What a running handler does when the kill switch is thrown. Either way nothing of it is written until the thaw."""
+
+    FINISH = "finish"
+    STOP = "stop"
+
+
 class Role(_Table, frozen=True):
     """A kind of agent: handler, prompt, limits."""
 
@@ -146,6 +181,13 @@ class Role(_Table, frozen=True):
     #: Name of a prompt of the fleet.
     prompt: Name | None = None
     schedules: dict[Name, Schedule] = {}
+    #: What its claims may spend together.
+    caps: tuple[Cap, ...] = ()
+    #: The most that one attempt may use; must be named where a cap covers the role and its handler cannot tell.
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    #: The same in US dollars.
+    max_usd: Annotated[float, Meta(ge=0)] | None = None
+    on_freeze: OnFreeze = OnFreeze.FINISH
     description: str = ""
 
     @property
@@ -167,6 +209,8 @@ class Project(_Table, frozen=True):
     description: str = ""
     owners: tuple[str, ...] = ()
     slack_channel: str = ""
+    #: What all its roles may spend together.
+    caps: tuple[Cap, ...] = ()
     roles: dict[Name, Role] = {}
 
 
@@ -213,11 +257,47 @@ class Daemons(_Table, frozen=True):
     restart: Restart = Restart()
 
 
+class Price(_Table, frozen=True):
+    """What a model costs, in US dollars per million tokens."""
+
+    input: Annotated[float, Meta(ge=0)]
+    output: Annotated[float, Meta(ge=0)]
+
+
+class Quota(_Table, frozen=True):
+    """What is spent: prices, and the caps of the whole system."""
+
+    #: IANA time zone in which calendar windows begin.
+    time_zone: str = "UTC"
+    #: By the model's name as the provider reports it.
+    prices: dict[str, Price] = {}
+    caps: tuple[Cap, ...] = ()
+
+
+class LoopLimits(_Table, frozen=True):
+    """How deep, wide, large and repetitive a run tree may become before it is stopped."""
+
+    #: Distance from the root.
+    depth: Count = 16
+    #: Requests made by one invocation, follow-ups not counted apart.
+    fan_out: Count = 1000
+    #: Invocations that a root has caused.
+    descendants: Count = 5000
+    #: Times that one role is asked for the same input in one tree.
+    same_input: Count = 5
+    #: Times that two roles answer one another in a row.
+    ping_pong: Count = 12
+    #: Tokens that a tree spends without anything new: no role and no input that it has not seen before.
+    tokens_without_progress: Count = 200_000
+
+
 class Fleet(_Table, frozen=True):
     """A whole fleet file."""
 
     projects: dict[Name, Project] = {}
     prompts: dict[Name, Prompt] = {}
+    quota: Quota = Quota()
+    loop: LoopLimits = LoopLimits()
     server: Server = Server()
     daemons: Daemons = Daemons()
 

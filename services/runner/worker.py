@@ -150,7 +150,7 @@ class Worker:
             try:
                 decided = invocation.decide(state, command, role.limits, self._desk.author.now())
             except Refused as refused:
-                if refused.reason is not invocation.Refusal.HELD:
+                if refused.reason is not invocation.Misfit.HELD:
                     self._acknowledge(delivery)
                 return None
             try:
@@ -206,7 +206,7 @@ class Worker:
                 await self._desk.invocations.carry_out(ref, command, self.role.limits, records=records)
             except Refused as refused:
                 log.info("drained_delivery_dropped", invocation=ref.id, reason=refused.reason.value)
-                if refused.reason is invocation.Refusal.HELD:
+                if refused.reason is invocation.Misfit.HELD:
                     # An acknowledgement would end the holder's delivery.
                     return
         self._acknowledge(delivery)

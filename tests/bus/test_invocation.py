@@ -26,7 +26,7 @@ from bus.invocation import (
     Invocation,
     Limits,
     Redrive,
-    Refusal,
+    Misfit,
     Refused,
     Release,
     Status,
@@ -106,7 +106,7 @@ def sweep(holder: str = "a") -> Sweep:
     return Sweep(holder=holder, reason=ev.SweepReason.HOLDER_GONE)
 
 
-def refusal(log: Log, command: Command) -> Refusal:
+def refusal(log: Log, command: Command) -> Misfit:
     """Why the command is refused; fails when it is not."""
     with pytest.raises(Refused) as caught:
         log.do(command)
@@ -304,11 +304,11 @@ def test_invocation_zombie_is_refused_after_its_claim_was_swept(make: Callable[.
     log = Log(ev.Requested())
     log.do(claim("a", 1))
     log.do(sweep("a"))
-    assert refusal(log, make("a", 1)) is Refusal.NOT_HELD
+    assert refusal(log, make("a", 1)) is Misfit.NOT_HELD
     log.do(claim("b", 2))
-    assert refusal(log, make("a", 1)) is Refusal.NOT_HELD
+    assert refusal(log, make("a", 1)) is Misfit.NOT_HELD
     log.do(complete("b", 2))
-    assert refusal(log, make("a", 1)) is Refusal.ENDED
+    assert refusal(log, make("a", 1)) is Misfit.ENDED
 
 
 def test_invocation_zombie_of_the_same_runner_is_refused() -> None:
@@ -316,7 +316,7 @@ def test_invocation_zombie_of_the_same_runner_is_refused() -> None:
     log = Log(ev.Requested())
     log.do(claim("a", 1))
     log.do(claim("a", 2))
-    assert refusal(log, complete("a", 1)) is Refusal.NOT_HELD
+    assert refusal(log, complete("a", 1)) is Misfit.NOT_HELD
     log.do(complete("a", 2))
 
 
@@ -324,7 +324,7 @@ def test_invocation_late_older_delivery_does_not_take_a_live_claim() -> None:
     """A first delivery that lay somewhere past ack_wait is refused once the second one is claimed."""
     log = Log(ev.Requested())
     log.do(claim("b", 2))
-    assert refusal(log, claim("a", 1)) is Refusal.HELD
+    assert refusal(log, claim("a", 1)) is Misfit.HELD
     assert log.state.claim is not None
     assert log.state.claim.holder == "b"
 
@@ -346,7 +346,7 @@ def test_invocation_same_delivery_is_not_claimed_twice() -> None:
     """The same runner that sees the same delivery again is told that it is held."""
     log = Log(ev.Requested())
     log.do(claim("a", 1))
-    assert refusal(log, claim("a", 1)) is Refusal.HELD
+    assert refusal(log, claim("a", 1)) is Misfit.HELD
 
 
 def test_invocation_not_idempotent_orphan_dies() -> None:
@@ -452,7 +452,7 @@ def test_invocation_cancel_works_in_every_state(before: list[Command], expected:
     log.do(Cancel(reason="no longer wanted"))
     assert log.state.status is Status.CANCELLED
     for command in (claim("b", 9), complete(), fail(), Cancel(), Redrive(), Discard(), Bury(), FallDue()):
-        assert refusal(log, command) in (Refusal.ENDED, Refusal.NOT_DEAD)
+        assert refusal(log, command) in (Misfit.ENDED, Misfit.NOT_DEAD)
 
 
 def test_invocation_scheduled_waits_for_its_time() -> None:
@@ -461,19 +461,19 @@ def test_invocation_scheduled_waits_for_its_time() -> None:
     log = Log(ev.Scheduled(due=START, request=request))
     assert (log.state.status, log.state.requested_seq) == (Status.SCHEDULED, 0)
     for command in (claim(), Release(reason=ev.ReleaseReason.LOST_DELIVERY), Bury()):
-        assert refusal(log, command) is Refusal.NOT_DUE
+        assert refusal(log, command) is Misfit.NOT_DUE
     assert log.do(FallDue()) == [request]
     assert log.state.requested_seq == 2
-    assert refusal(log, FallDue()) is Refusal.ALREADY_DUE
+    assert refusal(log, FallDue()) is Misfit.ALREADY_DUE
 
 
 def test_invocation_release_by_another_is_refused() -> None:
     """Only the holder puts back what is held, and what nobody holds is put back by nobody's name."""
     log = Log(ev.Requested())
-    assert refusal(log, Release(reason=ev.ReleaseReason.DRAIN, holder="a")) is Refusal.NOT_HELD
+    assert refusal(log, Release(reason=ev.ReleaseReason.DRAIN, holder="a")) is Misfit.NOT_HELD
     log.do(claim("a"))
-    assert refusal(log, Release(reason=ev.ReleaseReason.DRAIN, holder="b")) is Refusal.NOT_HELD
-    assert refusal(log, Release(reason=ev.ReleaseReason.LOST_DELIVERY)) is Refusal.HELD
+    assert refusal(log, Release(reason=ev.ReleaseReason.DRAIN, holder="b")) is Misfit.NOT_HELD
+    assert refusal(log, Release(reason=ev.ReleaseReason.LOST_DELIVERY)) is Misfit.HELD
     released, _ = log.do(Release(reason=ev.ReleaseReason.QUOTA, holder="a"))
     assert released == ev.Released(reason=ev.ReleaseReason.QUOTA, holder="a", delivery=1)
 
@@ -486,7 +486,7 @@ def test_invocation_bury_ends_what_is_not_ended() -> None:
     (dead,) = log.do(Bury())
     assert isinstance(dead, ev.DeadLettered)
     assert (dead.reason, dead.attempts, dead.error) == (ev.DeathReason.DELIVERIES_SPENT, 1, error())
-    assert refusal(log, Bury()) is Refusal.ENDED
+    assert refusal(log, Bury()) is Misfit.ENDED
 
 
 def test_invocation_that_is_not_there_refuses_everything() -> None:

@@ -19,7 +19,7 @@ from bus.invocation import (
     Fail,
     Limits,
     Redrive,
-    Refusal,
+    Misfit,
     Refused,
     Release,
     Status,
@@ -77,7 +77,7 @@ async def test_invocations_of_rivals_end_once(invocations: Invocations, store: S
     # A dead letter may still be cancelled by a person: that is its second and last end.
     assert len(refused) == len(rivals) - len(ends)
     assert len(ends) == 1 or (isinstance(ends[0], ev.DeadLettered) and isinstance(ends[1], ev.Cancelled))
-    assert all(refusal.reason is Refusal.ENDED for refusal in refused)
+    assert all(refusal.reason is Misfit.ENDED for refusal in refused)
 
 
 async def test_invocations_go_on_from_a_stale_reading(invocations: Invocations, store: Store, ref: Ref) -> None:

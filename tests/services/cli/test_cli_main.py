@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus import errors
-from bus.invocation import Refusal, Refused
+from bus.invocation import Misfit, Refused
 from services.cli import reference
 from services.cli.common import NAMES
 from services.cli.dlq import pause_of
@@ -175,7 +175,7 @@ def test_status_follows_the_error_tree() -> None:
     assert status_of(errors.UnknownName("role", "a/b", ())) == Exit.USAGE
     assert status_of(errors.Unanswered("a request", 1)) == Exit.UNREACHABLE
     assert status_of(errors.StreamFrozen("a publish", 10077, "full")) == Exit.LATER
-    assert status_of(Refused(Refusal.ENDED, None)) == Exit.REFUSED
+    assert status_of(Refused(Misfit.ENDED, None)) == Exit.REFUSED
     assert status_of(errors.HomeUnusable("x")) == Exit.FAILED
     assert status_of(ValueError("x")) == Exit.FAILED
     assert status_of_kind("InputMismatch") == Exit.REFUSED
