@@ -60,7 +60,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     spooled: int = 0
 
 
-class Missing(msgspec.Struct, frozen=True, kw_only=True):
+class Missing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Daemons that owe a receipt did not give one in time: nobody can say that they stopped."""
 
     instances: tuple[str, ...]

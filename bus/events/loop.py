@@ -34,7 +34,7 @@ class Tripped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     descendants: int = 0
 
 
-class Cleared(msgspec.Struct, frozen=True, kw_only=True):
+class Cleared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A person let the tree go on; its counts begin again."""
 
     reason: str

@@ -11,7 +11,7 @@ import msgspec
 from bus.events.moment import Moment
 
 
-class Stepped(msgspec.Struct, frozen=True, kw_only=True):
+class Stepped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A share of a cap is used: 50, 75 or 90 per cent. A concern."""
 
     key: str
