@@ -18,6 +18,7 @@ from nats.js.object_store import ObjectStore
 from bus import errors, wire
 from bus.connection import Connection
 from bus.events.invocation import ArtifactRef
+from bus.publisher import Passage
 from bus.subjects import Ref
 
 BUCKET = "artifacts"
@@ -28,8 +29,9 @@ LIMIT = 256 * 1024 * 1024
 class Artifacts:
     """The object store ``artifacts``."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, gate: Passage | None = None) -> None:
         self._connection = connection
+        self._gate = gate
         self._store: ObjectStore | None = None
 
     async def _bucket(self) -> ObjectStore:
@@ -42,12 +44,15 @@ class Artifacts:
         """Keep `content` under the invocation: its reference.
 
         Raises:
+            GuardRefused: the kill switch is thrown, or cannot be read.
             PayloadTooLarge: it is over :data:`LIMIT`.
             StreamFrozen, ServerError: the server will not take it.
             Unanswered: it may be there, or not; putting it again does no harm.
         """
         if len(content) > LIMIT:
             raise errors.PayloadTooLarge(f"artifact {name!r}", len(content), LIMIT)
+        if self._gate is not None:
+            self._gate.check(f"$O.{BUCKET}.")
         store = await self._bucket()
         key = f"{ref.project}/{ref.role}/{ref.id}/{name}"
         with _translated(f"artifact {key!r}"):

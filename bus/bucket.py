@@ -94,6 +94,27 @@ class Bucket:
             raise
         return msgspec.convert(answer["message"], _Message)
 
+    async def latest(self, key: str) -> Entry | None:
+        """The last word on a key, also that it is gone; None when it was never set, or all of it was removed."""
+        message = await self._last(key)
+        if message is None:
+            return None
+        created = message.time.astimezone(UTC)
+        return Entry(key=key, value=message.data, revision=message.seq, created=created, gone=message.gone)
+
+    async def history(self, key: str) -> list[Entry]:
+        """Every kept value of a key and every mark that it was gone, oldest first."""
+        return [
+            Entry(
+                key=key,
+                value=message.data,
+                revision=message.seq,
+                created=message.stored_at,
+                gone=_OPERATION in message.headers or _MARKER in message.headers,
+            )
+            async for message in self._store.messages(self.stream, self._prefix + key)
+        ]
+
     async def items(self) -> dict[str, Entry]:
         """All present values by key."""
         found: dict[str, Entry] = {}

@@ -1,61 +1,219 @@
 """The kill switch's flags, as a person puts them: ``nats kv put flags kill_switch frozen``.
 
-Read here, so that ``status`` shows what is set. Words and JSON are both understood; a value that is not understood reads
-as frozen, because the one who wrote it wanted to stop something.
+Pure: values in, the switch out. Plain words and JSON are both understood. What is not understood freezes, and says so,
+because the one who wrote it wanted to stop something. A flag that is deleted or purged keeps the last mode, and says so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 
 import msgspec
 
-from bus.bucket import Bucket
+from bus.bucket import Bucket, Entry
+from bus.events.moment import Moment
 
-KILL_SWITCH = "kill_switch"
-KILL_SWITCH_HARD = "kill_switch_hard"
+#: Name of the bucket.
+BUCKET = "flags"
+#: Characters of a put text that are shown.
+_SHOWN = 200
 
-_CLEAR = frozenset({"", "clear", "off", "false", "no", "0", "thaw", "thawed", "null"})
+_CLEAR = frozenset({"clear", "cleared", "off", "false", "no", "0", "thaw", "thawed", "open"})
+_FROZEN = frozenset({"frozen", "freeze", "on", "true", "yes", "1", "hard", "soft", "stop", "halt"})
+
+
+class Switch(msgspec.Struct, frozen=True, kw_only=True):
+    """A kill switch as data: which flags throw it, and what it stops."""
+
+    #: Key of the flag that may clear by itself.
+    soft: str
+    #: Key of the flag that only a person clears; empty for none.
+    hard: str = ""
+    #: The stream that the server freezes.
+    stream: str
+    #: First letter of a freeze's id.
+    letter: str
+
+
+#: The one that counts.
+REAL = Switch(soft="kill_switch", hard="kill_switch_hard", stream="INVOCATIONS", letter="r")
+#: The one that drills throw, through the same code, on a stream of their own.
+DRILL = Switch(soft="kill_switch_drill", stream="DRILL", letter="d")
 
 
 class Mode(StrEnum):
-    """How far the switch is thrown."""
+    """How far a switch is thrown."""
 
     CLEAR = "clear"
     SOFT = "soft"
     HARD = "hard"
 
 
+class Flag(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one flag's value says."""
+
+    frozen: bool
+    reason: str = ""
+    by: str = ""
+    #: When a soft freeze clears by itself: the warden puts the clear then.
+    until: Moment | None = None
+    #: Invocations a second at which a thaw releases the backlog; None for at once.
+    ramp: float | None = None
+    #: Why the value was not understood.
+    problem: str = ""
+
+
 class KillSwitch(msgspec.Struct, frozen=True, kw_only=True):
-    """What the two flags say together."""
+    """What the flags of a switch say together."""
 
     mode: Mode = Mode.CLEAR
     since: datetime | None = None
     #: The text that was put.
     text: str = ""
+    reason: str = ""
+    by: str = ""
+    until: datetime | None = None
+    #: Id of the freeze, by the revision that threw it: ``r17``. Of a clear switch: of the value that cleared it, or empty.
+    id: str = ""
+    ramp: float | None = None
+    #: What is wrong with a flag: not understood, deleted, purged.
+    problem: str = ""
+
+    @property
+    def frozen(self) -> bool:
+        """Writes are stopped."""
+        return self.mode is not Mode.CLEAR
 
 
-def is_set(value: bytes) -> bool:
-    """Whether a flag's value means frozen: anything but a word, or a JSON ``mode``, for clear."""
+class _Put(msgspec.Struct):
+    """A flag's value as JSON."""
+
+    mode: str | bool = "frozen"
+    reason: str = ""
+    by: str = ""
+    until: Moment | None = None
+    ramp: float | None = None
+
+
+def parse(value: bytes) -> Flag:
+    """What a flag's value says; rubbish freezes."""
     text = value.decode(errors="replace").strip()
+    if not text:
+        return Flag(frozen=False)
+    word = _meaning(text)
+    if word is not None:
+        return Flag(frozen=word)
     try:
-        decoded = msgspec.json.decode(text)
+        put = msgspec.json.decode(text, type=_Put)
     except (msgspec.DecodeError, RecursionError):
-        decoded = text
-    if decoded is None:
+        return Flag(frozen=True, problem=f"expected frozen or clear, or JSON with a mode, got: {text[:_SHOWN]!r}")
+    meant = put.mode if isinstance(put.mode, bool) else _meaning(put.mode)
+    ramp = put.ramp if put.ramp is not None and 0 < put.ramp < float("inf") else None
+    problem = "" if meant is not None else f"expected mode frozen or clear, got: {put.mode!r}"
+    return Flag(frozen=meant is not False, reason=put.reason, by=put.by, until=put.until, ramp=ramp, problem=problem)
+
+
+def _meaning(text: str) -> bool | None:
+    """Whether a word means frozen; None for a word that means nothing here."""
+    word = text.strip().strip('"').lower()
+    if word in _CLEAR or word in {"null", ""}:
         return False
-    if isinstance(decoded, dict):
-        decoded = decoded.get("mode", "frozen")
-    if isinstance(decoded, bool):
-        return decoded
-    return str(decoded).strip().lower() not in _CLEAR
+    return True if word in _FROZEN else None
 
 
-async def kill_switch(bucket: Bucket) -> KillSwitch:
-    """The present mode, from both flags; hard wins."""
-    for key, mode in ((KILL_SWITCH_HARD, Mode.HARD), (KILL_SWITCH, Mode.SOFT)):
-        entry = await bucket.get(key)
-        if entry is not None and is_set(entry.value):
-            return KillSwitch(mode=mode, since=entry.created, text=entry.value.decode(errors="replace")[:200])
-    return KillSwitch()
+def frozen(*, reason: str, by: str, until: datetime | None = None) -> bytes:
+    """The value that throws a switch."""
+    return msgspec.json.encode({"mode": "frozen", "reason": reason, "by": by} | ({"until": until} if until else {}))
+
+
+def clear(*, reason: str, by: str, ramp: float | None = None) -> bytes:
+    """The value that clears a switch."""
+    return msgspec.json.encode({"mode": "clear", "reason": reason, "by": by} | ({"ramp": ramp} if ramp else {}))
+
+
+def evolve(before: KillSwitch, switch: Switch, entries: Mapping[str, Entry | None]) -> KillSwitch:
+    """The switch after a look at its flags.
+
+    Args:
+        before: what it was; its mode stands where a flag is gone.
+        switch: which one.
+        entries: the present entry of each of its keys, None for one that was never put.
+    """
+    problems: list[str] = []
+    cleared: tuple[Entry, Flag] | None = None
+    lost = Mode.CLEAR
+    for key, mode in ((switch.hard, Mode.HARD), (switch.soft, Mode.SOFT)):
+        entry = entries.get(key) if key else None
+        if entry is None:
+            continue
+        if entry.gone:
+            problems.append(f"the flag {key} was deleted; it keeps its mode until somebody puts frozen or clear")
+            lost = mode if before.mode is mode else lost
+            continue
+        flag = parse(entry.value)
+        if flag.frozen:
+            if flag.problem:
+                problems.append(f"{key}: {flag.problem}; so it is frozen")
+            return _thrown(before, switch, mode, entry, flag, "; ".join(problems))
+        if cleared is None or entry.revision > cleared[0].revision:
+            cleared = (entry, flag)
+    problem = "; ".join(problems)
+    if lost is not Mode.CLEAR:
+        return msgspec.structs.replace(before, problem=problem)
+    if cleared is None:
+        return KillSwitch(problem=problem)
+    entry, flag = cleared
+    return KillSwitch(
+        since=entry.created,
+        text=_shown(entry),
+        reason=flag.reason,
+        by=flag.by,
+        id=f"{switch.letter}{entry.revision}",
+        ramp=flag.ramp,
+        problem=problem,
+    )
+
+
+def _thrown(before: KillSwitch, switch: Switch, mode: Mode, entry: Entry, flag: Flag, problem: str) -> KillSwitch:
+    # A freeze that is put again, or made hard, stays the same freeze: its receipts and its sequence hold.
+    stands = before.frozen and bool(before.id)
+    return KillSwitch(
+        mode=mode,
+        since=before.since if stands else entry.created,
+        text=_shown(entry),
+        reason=flag.reason or ("" if flag.problem else before.reason if stands else ""),
+        by=flag.by,
+        until=flag.until if mode is Mode.SOFT else None,
+        id=before.id if stands else f"{switch.letter}{entry.revision}",
+        problem=problem,
+    )
+
+
+def _shown(entry: Entry) -> str:
+    return entry.value.decode(errors="replace")[:_SHOWN]
+
+
+async def kill_switch(bucket: Bucket, switch: Switch = REAL, before: KillSwitch | None = None) -> KillSwitch:
+    """The present switch, from every kept value of its flags.
+
+    Args:
+        bucket: the bucket ``flags``.
+        switch: which one.
+        before: what the switch was when it was last known; it stands for what a purge took away.
+    """
+    entries = [entry for key in (switch.soft, switch.hard) if key for entry in await bucket.history(key)]
+    return of_history(switch, entries, before)
+
+
+def of_history(switch: Switch, entries: Iterable[Entry], before: KillSwitch | None = None) -> KillSwitch:
+    """The switch after every kept value of its flags: everybody who reads the same values knows the same freeze by the same id."""
+    present: dict[str, Entry | None] = {}
+    state = before or KillSwitch()
+    for place, entry in enumerate(sorted(entries, key=lambda e: e.revision)):
+        if place == 0 and not entry.gone:
+            state = KillSwitch()  # what is kept tells all of it
+        present[entry.key] = entry
+        state = evolve(state, switch, present)
+    return state

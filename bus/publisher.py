@@ -8,6 +8,7 @@ and find their future by number, and one task watches the deadlines. A publish w
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from nats import errors as driver
 from nats.aio.subscription import Subscription
@@ -30,6 +31,14 @@ _NO_STREAM = wire.PubAck(
 _NOBODY = (None, 0.0, "")
 
 
+class Passage(Protocol):
+    """What a write passes: :class:`bus.gate.Gate`."""
+
+    def check(self, subject: str) -> None:
+        """Raise GuardRefused if a message may not be written to the subject."""
+        ...
+
+
 class Publisher:
     """Publishes and waits for the acknowledgement. Open it before use, close it after."""
 
@@ -44,6 +53,8 @@ class Publisher:
         self._task: asyncio.Task[None] | None = None
         self._inbox: Subscription | None = None
         self._loop = asyncio.get_running_loop()
+        #: What every write passes; None only for tools that measure the bare bus.
+        self.gate: Passage | None = None
 
     async def open(self) -> None:
         """Start listening for answers."""
@@ -80,7 +91,7 @@ class Publisher:
         """Publish, and get the answer later: a future with the result or error that :meth:`publish` has.
 
         Raises:
-            PayloadTooLarge, Unanswered: it was never sent.
+            GuardRefused, PayloadTooLarge, Unanswered: it was never sent.
         """
         self._count += 1
         inbox = f"{self._prefix}{self._count}"
@@ -93,9 +104,12 @@ class Publisher:
         """Publish without waiting for an answer: members of an atomic batch, of which only the commit is answered.
 
         Raises:
+            GuardRefused: the kill switch is thrown, or cannot be read.
             PayloadTooLarge: it was not sent.
             Unanswered: the connection is closed, or too much waits in its buffer.
         """
+        if self.gate is not None:
+            self.gate.check(subject)
         block = headers if isinstance(headers, bytes) else header_block(headers)
         try:
             self._nc.send(subject, payload, reply=reply, headers=block)

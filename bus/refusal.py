@@ -58,6 +58,10 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: What may still be done.
     allowed: str = ""
 
+    def covers(self, role: str) -> bool:
+        """Whether a ``project/role`` is in its scope. A run tree covers no role."""
+        return self.scope in ("system", role, role.partition("/")[0])
+
     @property
     def sentence(self) -> str:
         """All of it as one sentence, for people and logs."""

@@ -13,6 +13,14 @@ from bus.refusal import Refusal
 
 #: Name of the bucket.
 BUCKET = "trips"
+#: The one key that is no refusal: how fast a thaw releases the backlog.
+RAMP = "ramp"
+
+
+class Ramp(msgspec.Struct, frozen=True, kw_only=True):
+    """After a thaw: how many invocations each runner may claim."""
+
+    per_second: float
 
 
 def quota_key(counter: str) -> str:

@@ -27,6 +27,7 @@ from bus.author import Author
 from bus.bucket import Bucket
 from bus.connection import Connection, Credentials, connect
 from bus.events import daemon as ev
+from bus.gate import Gate
 from bus.ids import new_id
 from bus.invocations import Invocations
 from bus.liveness import BEAT_S, Heartbeat, Liveness
@@ -60,13 +61,17 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 class Bus:
     """Everything on the bus that a process uses, over one connection."""
 
-    def __init__(self, connection: Connection, publisher: Publisher, author: Author) -> None:
+    def __init__(
+        self, connection: Connection, publisher: Publisher, author: Author, *, also: tuple[str, ...] = ()
+    ) -> None:
         self.connection = connection
         self.publisher = publisher
         self.author = author
         self.store = Store(connection, publisher)
         self.invocations = Invocations(self.store, author)
-        self.artifacts = Artifacts(connection)
+        self.gate = Gate(connection, self.store, self.bucket, also=also)
+        publisher.gate = self.gate
+        self.artifacts = Artifacts(connection, self.gate)
         self.schedules = Schedules(connection, publisher)
         self.liveness = Liveness(self.bucket("liveness"))
 
@@ -75,13 +80,23 @@ class Bus:
         return Bucket(name, self.connection, self.publisher, self.store)
 
     async def close(self) -> None:
-        """Close publisher and connection."""
+        """Close gate, publisher and connection."""
+        await self.gate.close()
         await self.publisher.close()
         await self.connection.close()
 
 
-async def open_bus(credentials: Credentials, name: str, author: Author, *, wait: bool = False) -> Bus:
-    """Connect and set up everything on one connection.
+async def open_bus(
+    credentials: Credentials, name: str, author: Author, *, wait: bool = False, also: tuple[str, ...] = ()
+) -> Bus:
+    """Connect and set up everything on one connection, with its gate open.
+
+    Args:
+        credentials: where to, and as whom.
+        name: shown to people by the server.
+        author: who writes the events.
+        wait: keep trying until a server is there.
+        also: what this client may write in a freeze beside :data:`bus.gate.ALWAYS`.
 
     Raises:
         BusUnreachable, ServerTooOld: see :func:`bus.connection.connect`.
@@ -90,7 +105,9 @@ async def open_bus(credentials: Credentials, name: str, author: Author, *, wait:
     connection = await connect(credentials, name, wait=wait)
     publisher = Publisher(connection)
     await publisher.open()
-    return Bus(connection, publisher, author)
+    bus = Bus(connection, publisher, author, also=also)
+    await bus.gate.open()
+    return bus
 
 
 class Teardown:

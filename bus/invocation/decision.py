@@ -25,7 +25,6 @@ from bus.invocation.commands import (
 )
 from bus.invocation.state import Invocation, Status
 
-
 _FREE = Cost()
 
 

@@ -25,6 +25,8 @@ from services.fleet.registry import Registry
 from services.home import Home, resolve
 from services.requests.requests import Requests
 
+#: What a person may write in a freeze beside what everybody may: the settings that end its cause.
+_ALSO = ("$KV.registry.",)
 #: Characters of an invocation's id.
 _ID_LENGTH = 36
 
@@ -103,7 +105,7 @@ async def operator(common: Common) -> AsyncIterator[Session]:
     speak_plainly()
     home, where = locate(common)
     who = actor()
-    bus = await open_bus(where, f"systems-{who}", Author(f"/operator/{who}", actor=who))
+    bus = await open_bus(where, f"systems-{who}", Author(f"/operator/{who}", actor=who), also=_ALSO)
     try:
         yield Session(bus, home, where, who)
     finally:
