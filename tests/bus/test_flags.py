@@ -1,61 +1,118 @@
-"""The kill switch's flags: whoever wanted to stop something has stopped it."""
+"""What the kill switch's flags mean."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bus import flags
-from bus.bucket import Bucket
+from bus.bucket import Bucket, Entry
 from bus.connection import Connection
-from bus.flags import KILL_SWITCH, KILL_SWITCH_HARD, KillSwitch, Mode
+from bus.flags import REAL, KillSwitch, Mode
 from bus.publisher import Publisher
 from bus.store import Store
 
+T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        b"", b"  ", b"clear", b"CLEAR\n", b" off ", b"false", b"False", b"no", b"0", b"thaw", b"thawed", b"null",
-        b'"clear"', b'"off"', b'{"mode": "clear"}', b'{"mode": " Off "}', b'{"mode": false}', b'{"mode": 0}',
-    ],
-)  # fmt: skip
-def test_flag_words_for_clear(value: bytes) -> None:
-    """These words, as they are or as JSON, mean that nothing is stopped."""
-    assert not flags.is_set(value)
+
+def entry(key: str, value: bytes, revision: int, *, gone: bool = False) -> Entry:
+    """A value of a flag."""
+    return Entry(key=key, value=value, revision=revision, created=T0 + timedelta(seconds=revision), gone=gone)
 
 
 @pytest.mark.parametrize(
-    "value",
-    [
-        b"frozen", b"true", b"True", b"1", b"on", b"freeze", b"stop!", b"clera", b"clear now", b"{}", b"[]", b'{"mode"',
-        b'{"mode": "frozen"}', b'{"mode": true}', b'{"mode": null}', b'{"reason": "clear"}', b"2", b"-1", b'""x',
-        b"\xff\xfe", b"[" * 50_000,
-    ],
-)  # fmt: skip
-def test_flag_everything_else_is_frozen(value: bytes) -> None:
-    """A value that is not understood stops: its writer wanted to stop something."""
-    assert flags.is_set(value)
+    "value", ["clear", "CLEAR", " clear\n", "off", "false", "0", "null", '"clear"', '{"mode":"clear"}', "thaw", ""]
+)
+def test_words_for_clear_are_clear(value: str) -> None:
+    """Every usual word for clear, plain or as JSON, clears without a problem."""
+    flag = flags.parse(value.encode())
+    assert not flag.frozen
+    assert not flag.problem
 
 
-@given(st.binary(max_size=40))
-def test_flag_any_bytes_are_read(value: bytes) -> None:
-    """No value raises."""
-    assert isinstance(flags.is_set(value), bool)
+@pytest.mark.parametrize(
+    "value", ["frozen", "FREEZE", "true", "1", "on", "hard", '"frozen"', '{"mode":"frozen"}', '{"reason":"x"}', "{}"]
+)
+def test_words_for_frozen_are_frozen(value: str) -> None:
+    """Every usual word for frozen, plain or as JSON, freezes without a problem."""
+    flag = flags.parse(value.encode())
+    assert flag.frozen
+    assert not flag.problem
 
 
-async def test_kill_switch_reads_both_flags(connection: Connection, publisher: Publisher, store: Store) -> None:
-    """Nothing put is clear, either flag freezes, hard wins, and what was put is quoted with its time."""
+@pytest.mark.parametrize(
+    "value", [b"frozne", b"\xff\xfe", b"[1,2]", b'{"mode":"maybe"}', b'{"mode":', b'{"until":"tomorrow"}']
+)
+def test_what_is_not_understood_freezes_and_says_so(value: bytes) -> None:
+    """Rubbish in a flag stops the fleet, and names what was expected and what came."""
+    flag = flags.parse(value)
+    assert flag.frozen
+    assert "expected" in flag.problem
+
+
+@given(st.binary(max_size=300))
+def test_no_value_breaks_the_reader(value: bytes) -> None:
+    """Any bytes are a flag; only words for clear let writes through."""
+    flag = flags.parse(value)
+    assert flag.frozen or not flag.problem
+
+
+def test_a_put_value_is_read_back() -> None:
+    """What a command puts is what every client reads."""
+    until = T0 + timedelta(minutes=30)
+    assert flags.parse(flags.frozen(reason="leak", by="ann", until=until)) == flags.Flag(
+        frozen=True, reason="leak", by="ann", until=until
+    )
+    assert flags.parse(flags.clear(reason="done", by="ann", ramp=5)) == flags.Flag(
+        frozen=False, reason="done", by="ann", ramp=5
+    )
+
+
+def test_hard_wins_over_soft() -> None:
+    """With both flags thrown the mode is hard, and clearing the soft one changes nothing."""
+    entries = [entry("kill_switch", b"frozen", 1), entry("kill_switch_hard", b"frozen", 2)]
+    assert flags.of_history(REAL, entries).mode is Mode.HARD
+    assert flags.of_history(REAL, [*entries, entry("kill_switch", b"clear", 3)]).mode is Mode.HARD
+    both = [*entries, entry("kill_switch", b"clear", 3), entry("kill_switch_hard", b"clear", 4)]
+    assert flags.of_history(REAL, both).mode is Mode.CLEAR
+
+
+def test_a_freeze_keeps_its_id_while_it_stands() -> None:
+    """A freeze that is put again, or made hard, is the same freeze; one after a thaw is another."""
+    first = [entry("kill_switch", b"frozen", 1), entry("kill_switch", b'{"mode":"frozen","reason":"x"}', 2)]
+    assert flags.of_history(REAL, first).id == "r1"
+    assert flags.of_history(REAL, [*first, entry("kill_switch_hard", b"frozen", 3)]).id == "r1"
+    again = [*first, entry("kill_switch", b"clear", 4), entry("kill_switch", b"frozen", 5)]
+    assert flags.of_history(REAL, again).id == "r5"
+
+
+def test_a_deleted_flag_keeps_its_mode_and_is_reported() -> None:
+    """Deleting a flag neither freezes nor thaws; it leaves the last mode and a problem."""
+    frozen = [entry("kill_switch", b"frozen", 1), entry("kill_switch", b"", 2, gone=True)]
+    state = flags.of_history(REAL, frozen)
+    assert (state.mode, state.id) == (Mode.SOFT, "r1")
+    assert "deleted" in state.problem
+    clear = [entry("kill_switch", b"clear", 1), entry("kill_switch", b"", 2, gone=True)]
+    assert flags.of_history(REAL, clear).mode is Mode.CLEAR
+
+
+def test_a_purged_flag_keeps_what_was_known() -> None:
+    """A purge takes the history away, and the mode that was known before stands."""
+    known = KillSwitch(mode=Mode.SOFT, id="r1")
+    state = flags.of_history(REAL, [entry("kill_switch", b"", 2, gone=True)], known)
+    assert (state.mode, state.id) == (Mode.SOFT, "r1")
+    assert state.problem
+
+
+async def test_flags_are_read_from_the_bucket(connection: Connection, publisher: Publisher, store: Store) -> None:
+    """The switch is what lies in the bucket, with who put it and why."""
     bucket = Bucket("flags", connection, publisher, store)
     assert await flags.kill_switch(bucket) == KillSwitch()
-    await bucket.put(KILL_SWITCH, b"frozen by ann")
-    soft = await flags.kill_switch(bucket)
-    assert (soft.mode, soft.text) == (Mode.SOFT, "frozen by ann")
-    assert soft.since is not None
-    await bucket.put(KILL_SWITCH_HARD, b"1")
-    assert (await flags.kill_switch(bucket)).mode is Mode.HARD
-    await bucket.put(KILL_SWITCH_HARD, b"off")
+    revision = await bucket.put("kill_switch", flags.frozen(reason="leak", by="ann"))
+    found = await flags.kill_switch(bucket)
+    assert (found.mode, found.reason, found.by, found.id) == (Mode.SOFT, "leak", "ann", f"r{revision}")
+    await bucket.delete("kill_switch")
     assert (await flags.kill_switch(bucket)).mode is Mode.SOFT
-    await bucket.put(KILL_SWITCH, b'{"mode": "clear"}')
-    assert (await flags.kill_switch(bucket)).mode is Mode.CLEAR
