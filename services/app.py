@@ -33,6 +33,7 @@ from services.fleet.file import load
 from services.fleet.registry import Registry
 from services.home import Home
 from services.launcher.main import Launcher, Options, daemons
+from services.receipts import Receipts
 from services.requests.requests import Requests
 from services.runner import handlers
 from services.runner.desk import Desk
@@ -48,6 +49,17 @@ KINDS = ("launcher", "warden", "agent_runner")
 def requests_of(bus: Bus, registry: Registry) -> Requests:
     """The door through which every request comes."""
     return Requests(registry, bus.store, bus.author, bus.artifacts, bus.schedules)
+
+
+def answer_freezes(running: Daemon, receipts: Receipts) -> None:
+    """Let a daemon give its receipts until it ends."""
+    task = asyncio.create_task(receipts.run(), name="receipts")
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    running.teardown.push("receipts", end)
 
 
 async def start_warden(running: Daemon) -> asyncio.Task[None]:
@@ -67,11 +79,19 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
 
     running.teardown.push("warden", end)
     await running.announce()
+    answer_freezes(running, Receipts(running))
     return task
 
 
-async def start_runner(running: Daemon, credentials: Credentials, folder: Path) -> Runner:
-    """Claims and runs everything that is registered. `folder` is where handlers' relative paths begin."""
+async def start_runner(running: Daemon, credentials: Credentials, folder: Path, *, only: str = "") -> Runner:
+    """Claims and runs everything that is registered, or the roles of one project.
+
+    Args:
+        running: the daemon that it is.
+        credentials: for its handlers' child processes.
+        folder: where handlers' relative paths begin.
+        only: the project; empty for all but the drills'.
+    """
     bus = running.bus
     await journal.wait_until_applied(bus)
     registry = Registry(bus.bucket("registry"))
@@ -89,7 +109,7 @@ async def start_runner(running: Daemon, credentials: Credentials, folder: Path) 
         build=lambda role: handlers.build(role, folder),
         environment=child_environment(credentials, running.home),
     )
-    runner = Runner(desk)
+    runner = Runner(desk, only=only)
 
     def evidence() -> Evidence:
         message_at, empty_at = runner.evidence()
@@ -174,6 +194,7 @@ async def run_launcher(home: Home, file: Path) -> None:
             changed = await apply_fleet(running.bus, loaded)
             log.info("fleet_applied", file=str(file), changed=changed)
             await running.announce()
+            answer_freezes(running, Receipts(running))
             yield EventReporter(running)
 
     options = Options(
@@ -207,12 +228,12 @@ def calm_collector() -> None:
     gc.set_threshold(10_000, 10, 10)
 
 
-async def run_runner(home: Home, instance: str, folder: Path) -> None:
+async def run_runner(home: Home, instance: str, folder: Path, only: str) -> None:
     """The agent_runner daemon."""
     calm_collector()
     credentials = context.load(home.path, None, None, {})
     async with daemon("agent_runner", instance, home.path, credentials) as running:
-        runner = await start_runner(running, credentials, folder)
+        runner = await start_runner(running, credentials, folder, only=only)
         await _until_stopped(running, asyncio.create_task(runner.run(), name="runner"))
 
 
@@ -232,6 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--home", required=True, type=Path)
     parser.add_argument("--fleet", required=True, type=Path)
     parser.add_argument("--instance", default="launcher")
+    parser.add_argument("--only", default="", metavar="PROJECT", help="an agent_runner's one project")
     options = parser.parse_args(arguments)
     logs.configure()
     home = Home(options.home)
@@ -241,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
     elif options.kind == "warden":
         work = run_warden(home, options.instance)
     else:
-        work = run_runner(home, options.instance, options.fleet.resolve().parent)
+        work = run_runner(home, options.instance, options.fleet.resolve().parent, options.only)
     try:
         uvloop.run(work)
     except errors.BusError as exc:

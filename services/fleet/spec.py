@@ -24,6 +24,10 @@ MAX_ACK_WAIT_S = 900.0
 MIN_ACK_WAIT_S = 1.0
 
 
+#: The project of drills, which no fleet file may name: the fleet's runners leave it alone, because its work kills runners.
+SANDBOX = "drill"
+
+
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A table of the fleet file: unknown keys are errors."""
 

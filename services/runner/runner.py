@@ -16,6 +16,7 @@ from bus import subjects
 from bus.events import invocation as ev
 from bus.follower import Follower
 from bus.store import INVOCATIONS, Recorded, read
+from services.fleet.spec import SANDBOX
 from services.runner.desk import Desk
 from services.runner.running import Stop
 from services.runner.worker import Worker
@@ -27,10 +28,11 @@ _ENDS = ("inv.*.*.*.cancelled", "inv.*.*.*.swept")
 
 
 class Runner:
-    """One runner process' work."""
+    """One runner process' work: all projects but the drills', or `only` one."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, *, only: str = "") -> None:
         self._desk = desk
+        self._only = only
         self.workers: dict[tuple[str, str], Worker] = {}
         self._changes: asyncio.Queue[str] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
@@ -105,7 +107,12 @@ class Runner:
                 project, _, role = name.partition(".")
                 await self._reconcile(project, role)
 
+    def _serves(self, project: str) -> bool:
+        return project == self._only if self._only else project != SANDBOX
+
     async def _reconcile(self, project: str, name: str) -> None:
+        if not self._serves(project):
+            return
         role = self._desk.registry.roles.get((project, name))
         worker = self.workers.get((project, name))
         if role is None:
