@@ -15,14 +15,21 @@ from bus.topology import SPEND
 
 
 class Counters:
-    """Counters on ``spend.<scope>.<window>``."""
+    """Counters on ``spend.<scope>.<unit>.<window>``; see :mod:`bus.spend`."""
 
     def __init__(self, connection: Connection, publisher: Publisher) -> None:
         self._connection = connection
         self._publisher = publisher
 
-    async def add(self, key: str, amount: int, *, message_id: str = "") -> int | None:
-        """Add to a counter: its new total, or None when this message id was counted before.
+    async def ready(self) -> None:
+        """Wait until a server is there."""
+        await self._connection.ready()
+
+    async def add(self, key: str, amount: int, *, message_id: str = "") -> int:
+        """Add to a counter: its new total.
+
+        When this message id was counted before, nothing is added, and the answer is the present total: what others have
+        added since is in it.
 
         Raises:
             ServerError: the server refused it.
@@ -32,10 +39,14 @@ class Counters:
         if message_id:
             headers[wire.MSG_ID] = message_id
         answer = await self._publisher.publish(f"spend.{key}", b"", headers)
-        return None if answer.duplicate else int(answer.val)
+        return await self.total(key) if answer.duplicate else int(answer.val)
 
     async def total(self, key: str) -> int:
-        """The present total; 0 for a counter that was never touched."""
+        """The present total; 0 for a counter that was never touched.
+
+        Raises:
+            ServerError, Unanswered: the server does not say.
+        """
         try:
             answer = await self._connection.api(f"STREAM.MSG.GET.{SPEND}", {"last_by_subj": f"spend.{key}"})
         except errors.ServerError as exc:
@@ -43,6 +54,14 @@ class Counters:
                 return 0
             raise
         return int(msgspec.json.decode(msgspec.convert(answer["message"]["data"], bytes), type=_Value).val)
+
+    async def seed(self, key: str, total: int, *, message_id: str = "") -> int:
+        """Bring a counter to a total; for a counter that nobody else moves meanwhile.
+
+        Raises:
+            ServerError, Unanswered: as :meth:`add`.
+        """
+        return await self.add(key, total - await self.total(key), message_id=message_id)
 
 
 class _Value(msgspec.Struct):
