@@ -38,6 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("up", "services.cli.fleet:up", _FLEET, "Start a fleet."),
     Command("down", "services.cli.fleet:down", _FLEET, "Stop the fleet."),
     Command("start", "services.cli.fleet:start", _FLEET, "Bring a daemon back that was given up on."),
+    Command("drill", "services.cli.drill:drill", _FLEET, "Prove the guards with a real fault for each."),
     Command("status", "services.cli.watch:status", _FLEET, "Show the fleet-health panel."),
     Command("watch", "services.cli.watch:watch", _FLEET, "Show the fleet-health panel, live."),
     Command("replay", "services.cli.replay:replay", _FLEET, "Replay a recorded trace as requests to a role."),
