@@ -105,6 +105,8 @@ class Store:
     def __init__(self, connection: Connection, publisher: Publisher) -> None:
         self._connection = connection
         self._publisher = publisher
+        #: Highest sequence of INVOCATIONS that an append of ours got; 0 for none yet.
+        self.last_written = 0
 
     async def append(self, event: ce.Envelope, *, expect: int | None = None, scope: str = "") -> int:
         """Append one event and wait until it is stored: its stream sequence.
@@ -117,7 +119,10 @@ class Store:
         payload = ce.encode(event)
         while True:
             try:
-                return (await self._publisher.publish_nowait(event.subject, payload, headers)).seq
+                ack = await self._publisher.publish_nowait(event.subject, payload, headers)
+                if ack.stream == INVOCATIONS:
+                    self.last_written = ack.seq
+                return ack.seq
             except errors.SequenceConflict:
                 stored = await self._find(event, scope)
                 if stored is None:
@@ -182,7 +187,10 @@ class Store:
             payload = ce.encode(item.event)
             if position == len(batch):
                 headers[wire.BATCH_COMMIT] = "1"
-                return (await self._publisher.publish(item.event.subject, payload, headers)).seq
+                ack = await self._publisher.publish(item.event.subject, payload, headers)
+                if ack.stream == INVOCATIONS:
+                    self.last_written = ack.seq
+                return ack.seq
             self._publisher.send(item.event.subject, payload, headers)
         raise AssertionError("a batch has at least one event")
 

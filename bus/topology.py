@@ -123,6 +123,15 @@ def _event_streams(replicas: int) -> tuple[Stream, ...]:
             allow_rollup_hdrs=True,
         ),
         _stream(
+            "DRILL",
+            ["drill.>"],
+            "what drills write, to prove that the kill switch stops it",
+            replicas,
+            max_msgs=10_000,
+            max_bytes=-1,
+            max_age=7 * _DAY,
+        ),
+        _stream(
             ADVISORIES,
             ["$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>", "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>"],
             "what the server says of deliveries given up on; consumer creations are left out on purpose",

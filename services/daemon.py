@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from bus import errors, upcasters
+from bus import errors, trips, upcasters
 from bus.artifacts import Artifacts
 from bus.author import Author
 from bus.bucket import Bucket
@@ -34,6 +34,7 @@ from bus.liveness import BEAT_S, Heartbeat, Liveness
 from bus.publisher import Publisher
 from bus.schedules import Schedules
 from bus.store import Store
+from bus.trips import Trips
 
 log = structlog.get_logger()
 
@@ -73,6 +74,7 @@ class Bus:
         publisher.gate = self.gate
         self.artifacts = Artifacts(connection, self.gate)
         self.schedules = Schedules(connection, publisher)
+        self.trips = Trips(self.bucket(trips.BUCKET))
         self.liveness = Liveness(self.bucket("liveness"))
 
     def bucket(self, name: str) -> Bucket:

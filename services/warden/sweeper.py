@@ -8,7 +8,7 @@ look, ``bus.invocation.decide`` says what may be done, and the fence referees be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from copy import copy
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -44,7 +44,9 @@ _AT_ONCE = 64
 class Sweeper:
     """Follows, looks, acts."""
 
-    def __init__(self, bus: Bus, registry: Registry, folder: Path) -> None:
+    def __init__(self, bus: Bus, registry: Registry, folder: Path, still: Callable[[], bool] = lambda: False) -> None:
+        """Make it; while `still` says so nothing is taken or given back: a freeze stops the claims' clock."""
+        self._still = still
         self._bus = bus
         self._registry = registry
         #: Where the checkpoint is kept.
@@ -147,7 +149,8 @@ class Sweeper:
         await self._caught_up.wait()
         await self._hearing.wait()
         while True:
-            await self.sweep()
+            if not self._still():
+                await self.sweep()
             await asyncio.sleep(_SWEEP_EVERY_S)
 
     async def sweep(self) -> None:
@@ -160,6 +163,33 @@ class Sweeper:
                 log.warning("holder_dead", holder=holder, reason=str(reason), claims=len(ids))
                 # Copies: a claim that changes hands while its sweep waits for its turn is not the dead one's any more.
                 await self._at_once([self._sweep(copy(self.work.open[id_]), reason) for id_ in list(ids)])
+
+    async def put_back(self) -> int:
+        """Put the claims of dead holders back at nobody's cost, after a freeze that they did not outlive: how many."""
+        await self._caught_up.wait()
+        await self._hearing.wait()
+        while self.lag > 0:
+            await asyncio.sleep(_SWEEP_EVERY_S)
+        now = asyncio.get_running_loop().time()
+        up_since = max(self._since, self._bus.connection.up_since)
+        dead = [h for h in list(self.work.by_holder) if self.holders.verdict(h, now=now, up_since=up_since) is not None]
+        items = [copy(self.work.open[id_]) for holder in dead for id_ in list(self.work.by_holder.get(holder, ()))]
+        before = self.acted
+        await self._at_once([self._give_back(item) for item in items])
+        return self.acted - before
+
+    async def _give_back(self, item: Open) -> None:
+        command = invocation.Release(reason=ev.ReleaseReason.FREEZE, holder=item.holder)
+        try:
+            await self._bus.invocations.carry_out(
+                item.ref, command, self._registry.limits(item.ref.project, item.ref.role)
+            )
+        except Refused as refused:
+            log.info("put_back_not_needed", invocation=item.ref.id, reason=refused.reason.value)
+            return
+        self.acted += 1
+        self._answer(item.reply, wire.ACK)
+        log.warning("put_back_after_freeze", invocation=item.ref.id, holder=item.holder)
 
     async def _sweep(self, item: Open, reason: ev.SweepReason) -> None:
         reply, limits = item.reply, self._registry.limits(item.ref.project, item.ref.role)
@@ -188,7 +218,7 @@ class Sweeper:
         await self._caught_up.wait()
         while True:
             await asyncio.sleep(_SCAN_EVERY_S)
-            if not self._bus.connection.is_up or self.lag > 0:
+            if not self._bus.connection.is_up or self.lag > 0 or self._still():
                 # What we have not folded yet may be just the event that we would miss.
                 continue
             try:
@@ -238,7 +268,13 @@ class Sweeper:
             raise
 
     async def bury(self, seq: int, consumer: str) -> None:
-        """The server said that the work item at a sequence is out of deliveries, as far as a consumer goes."""
+        """The server said that the work item at a sequence is out of deliveries, as far as a consumer goes.
+
+        Raises:
+            Unanswered: not now, a freeze stands; ask again.
+        """
+        if self._still():
+            raise errors.Unanswered("a burial in a freeze", 0)
         records = [r async for r in self._bus.store.read(INVOCATIONS, "inv.>", start=seq, limit=1)]
         if not records or records[0].seq != seq:
             return

@@ -14,18 +14,21 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from bus import errors, topology, wire
+from bus import errors, subjects, topology, wire
 from bus.events import advisory
+from bus.flags import DRILL, REAL
 from services.daemon import Bus, Evidence
-from services.fleet.registry import Registry
+from services.fleet.registry import RegisteredRole, Registry
 from services.requests.requests import Requests
 from services.requests.service import Services
 from services.warden import journal
 from services.warden.durable import handle
+from services.warden.freezer import Freezer, Roles
 from services.warden.graves import Graves
 from services.warden.journal import Journal
 from services.warden.sweeper import Sweeper
 from services.warden.ticks import Ticks
+from services.warden.valve import Valve
 from services.warden.work import LastError
 
 log = structlog.get_logger()
@@ -75,7 +78,10 @@ class Warden:
     def __init__(self, bus: Bus, registry: Registry, requests: Requests, folder: Path) -> None:
         self._bus = bus
         self._registry = registry
-        self.sweeper = Sweeper(bus, registry, folder)
+        self.sweeper = Sweeper(bus, registry, folder, lambda: self.freezer.standstill)
+        self.freezer = Freezer(bus, REAL, Roles(self._cheapest_first, self._backlog, self.sweeper.put_back, self._turn))
+        self._drill = Freezer(bus, DRILL)
+        self.valve = Valve(bus, registry, self.freezer.withholds)
         self._graves = Graves(bus)
         self._journal = Journal(bus, registry)
         self._ticks = Ticks(bus, registry, requests)
@@ -89,6 +95,9 @@ class Warden:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.sweeper.run())
+                group.create_task(self.freezer.run())
+                group.create_task(self._drill.run())
+                group.create_task(self.valve.run())
                 group.create_task(handle(self._bus, _DEAD_LETTERS, self._graves.bury))
                 group.create_task(handle(self._bus, _TICKS, self._ticks.tick))
                 group.create_task(handle(self._bus, _ADVISORIES, self._advised))
@@ -96,6 +105,26 @@ class Warden:
                 group.create_task(self._keep_schedules())
         finally:
             await self._services.close()
+
+    def _cheapest_first(self) -> list[str]:
+        """The roles in the order in which a thaw releases them: what may run twice and costs least, first."""
+
+        def risk(registered: RegisteredRole) -> tuple[object, ...]:
+            role = registered.role
+            unknown = float("inf")
+            usd = role.max_usd if role.max_usd is not None else unknown
+            tokens = role.max_tokens if role.max_tokens is not None else unknown
+            return (not role.idempotent, usd, tokens, registered.path)
+
+        return [registered.path for registered in sorted(self._registry.roles.values(), key=risk)]
+
+    async def _backlog(self, role: str) -> int:
+        consumer = subjects.role_consumer(*subjects.parse_role(role))
+        info = await self._bus.connection.api(f"CONSUMER.INFO.INVOCATIONS.{consumer}")
+        return int(info["num_pending"])
+
+    async def _turn(self) -> None:
+        await self.valve.turn()
 
     async def _keep_schedules(self) -> None:
         while True:

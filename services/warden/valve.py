@@ -1,0 +1,90 @@
+"""The valve on each role's consumer: the one place that pauses and resumes what the server hands out.
+
+Why a role is paused is somebody else's: the kill switch, a thaw that has not come to it yet, a standing trip that covers it.
+The valve compares what is wanted with what the server has and changes what differs, also what somebody changed by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import structlog
+
+from bus import errors, wire
+from bus.refusal import Refusal
+from bus.store import INVOCATIONS
+from bus.subjects import role_consumer
+from services.daemon import Bus
+from services.fleet.registry import Registry
+
+log = structlog.get_logger()
+
+#: Seconds between two looks at what the server has.
+_LOOK_S = 1.0
+#: How long a pause without an end is set for; it is set again long before.
+_FOR_EVER = timedelta(days=365)
+#: Seconds that two ends of a pause may differ and count as the same.
+_SLACK_S = 1.0
+
+
+def wanted(role: str, *, withheld: bool, trips: dict[str, Refusal], now: datetime) -> datetime | None:
+    """Until when a role is to be paused; None for not at all. Pure."""
+    far = now + _FOR_EVER
+    ends = [far] if withheld else []
+    ends += [trip.until or far for trip in trips.values() if trip.covers(role)]
+    end = max(ends, default=None)
+    return end if end is not None and end > now else None
+
+
+def differs(present: datetime | None, end: datetime | None, now: datetime) -> bool:
+    """Whether the server's pause has to be changed. Pure."""
+    if present is None or end is None:
+        return present is not end
+    if end - now > _FOR_EVER / 2:
+        return present - now < _FOR_EVER / 2
+    return abs((present - end).total_seconds()) > _SLACK_S
+
+
+class Valve:
+    """Pauses and resumes the consumers of all registered roles."""
+
+    def __init__(self, bus: Bus, registry: Registry, withholds: Callable[[str], bool]) -> None:
+        """Make it; `withholds` says of a ``project/role`` whether a freeze or its thaw keeps it closed."""
+        self._bus = bus
+        self._registry = registry
+        self._withholds = withholds
+        self._turned = asyncio.Lock()
+
+    async def run(self) -> None:
+        """For ever: at each change of the switch and the trips, and now and then."""
+        while True:
+            try:
+                await self.turn()
+            except errors.BusError as exc:
+                log.warning("valve_stuck", error=str(exc), again_s=_LOOK_S)
+            await self._bus.gate.changed(_LOOK_S)
+
+    async def turn(self) -> None:
+        """Bring every role's consumer to what is wanted, once."""
+        async with self._turned:
+            await asyncio.gather(*(self._turn(project, name) for project, name in list(self._registry.roles)))
+
+    async def _turn(self, project: str, name: str) -> None:
+        role, now = f"{project}/{name}", datetime.now(UTC)
+        end = wanted(role, withheld=self._withholds(role), trips=self._bus.gate.trips, now=now)
+        consumer = role_consumer(project, name)
+        try:
+            info = await self._bus.connection.api(f"CONSUMER.INFO.{INVOCATIONS}.{consumer}")
+        except errors.ServerError as exc:
+            if exc.code == wire.Code.CONSUMER_NOT_FOUND:
+                return
+            raise
+        text = info["config"].get("pause_until") if info.get("paused") else None
+        if not differs(msgspec.convert(text, datetime) if text else None, end, now):
+            return
+        body = {"pause_until": end.isoformat().replace("+00:00", "Z")} if end is not None else {}
+        await self._bus.connection.api(f"CONSUMER.PAUSE.{INVOCATIONS}.{consumer}", body)
+        log.info("valve_turned", role=role, paused_until=str(end) if end is not None else "", open=end is None)
