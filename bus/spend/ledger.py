@@ -171,7 +171,7 @@ class Ledger:
             room, self._room = self._room, False
             try:
                 await self._round(wants, owed)
-            except Exception as exc:  # noqa: BLE001 (nobody may wait for an answer that does not come)
+            except Exception as exc:
                 log.error("spend_round_failed", error=repr(exc), exc_info=exc)
                 for waiting in wants:
                     if not waiting.answer.done():
