@@ -38,6 +38,7 @@ from services.requests.requests import Requests
 from services.runner import handlers
 from services.runner.desk import Desk
 from services.runner.runner import Runner
+from services.runner.spool import Spool
 from services.warden import journal
 from services.warden.warden import Warden
 
@@ -104,6 +105,9 @@ async def start_runner(running: Daemon, credentials: Credentials, folder: Path, 
         registry=registry,
         requests=requests_of(bus, registry),
         artifacts=bus.artifacts,
+        gate=bus.gate,
+        liveness=bus.liveness,
+        spool=Spool(Home(running.home).spool, running.boot_id),
         boot_id=running.boot_id,
         runner=f"{running.instance}@{running.host}",
         build=lambda role: handlers.build(role, folder),
@@ -128,6 +132,7 @@ async def start_runner(running: Daemon, credentials: Credentials, folder: Path, 
     running.teardown.push("runner", runner.close, longest + 10)
     running.teardown.push("drain", runner.drain, 3600)
     await runner.open()
+    answer_freezes(running, Receipts(running, stopped=runner.stopped, settle=runner.settle))
     return runner
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import timedelta
+from functools import partial
 
 import msgspec
 import structlog
@@ -16,15 +17,15 @@ import structlog
 from bus import errors, invocation, wire
 from bus.events import invocation as ev
 from bus.invocations import Written
-from bus.store import INVOCATIONS, Append
-from bus.subjects import parse_event
-from services.fleet.schema import InputMismatch, NotJson
-from services.requests.requests import Ask, RequestRefused
+from bus.refusal import GuardRefused, Reason
+from bus.store import Append
 from services.runner import failure
 from services.runner.backoff import delay
-from services.runner.desk import Desk
-from services.runner.handler import FOLLOW_UP_LIMIT, Context, FollowUp, Permanent, Result
+from services.runner.desk import Desk, LeftForLater
+from services.runner.follow_ups import drafts, named
+from services.runner.handler import Context, Permanent, Result
 from services.runner.running import Environment, Running, Stop
+from services.runner.spool import Spooled
 
 log = structlog.get_logger()
 
@@ -47,6 +48,9 @@ class Attempt:
         #: Why there is no handler.
         self._unusable = unusable
         self._context: Context | None = None
+        self._result: Result | None = None
+        #: The result, or the error, lies in the spool.
+        self._kept = False
         #: A result, or an error, was written.
         self.handled = False
 
@@ -72,6 +76,10 @@ class Attempt:
             await self.stopped(stop)
         except errors.SequenceConflict:
             await self._fence_lost()
+        except LeftForLater:
+            log.warning("left_for_later", invocation=self.running.ref.id, role=self.running.role.path)
+        except GuardRefused as exc:
+            await self._guarded(exc)
         except Exception as exc:  # noqa: BLE001 (whatever a handler raises is its result)
             await self._fail(exc)
 
@@ -92,11 +100,14 @@ class Attempt:
         )
 
     async def _complete(self, context: Context, result: Result) -> None:
+        self._result = result
         output, output_ref = result.output, None
         if len(bytes(output)) > OUTPUT_LIMIT:
             content = bytes(output)
             output_ref = await self._desk.insist(
-                self.running.ref, lambda: self.running.artifact("output.json", content, "application/json")
+                self.running.ref,
+                lambda: self.running.artifact("output.json", content, "application/json"),
+                refused=self._keep_result,
             )
             output = ev.EMPTY
         while True:
@@ -114,46 +125,49 @@ class Attempt:
     ) -> None:
         follow_ups: list[Append] = []
         if result.follow_ups:
-            follow_ups = await self._desk.insist(self.running.ref, lambda: self._follow_ups(result.follow_ups))
-        command = invocation.Complete(
+            wanted = result.follow_ups
+            follow_ups = await self._desk.insist(
+                self.running.ref, lambda: drafts(self._desk, self.running.asker, wanted), refused=self._keep_result
+            )
+        command = self._command(context, result)
+        command = msgspec.structs.replace(command, output=output, output_ref=output_ref)
+        await self._settle(command, follow_ups)
+
+    def _command(self, context: Context, result: Result) -> invocation.Complete:
+        """The completion, before its follow-ups have ids."""
+        usage = context.spent + result.usage
+        return invocation.Complete(
             holder=self._desk.boot_id,
             delivery=self.running.delivery.delivery,
-            output=output,
-            output_ref=output_ref,
-            usage=context.spent + result.usage,
+            output=result.output,
+            usage=usage,
             duration_ms=self._elapsed(),
-            follow_ups=tuple(parse_event(item.event.subject)[0].id for item in follow_ups),
             artifacts=tuple(dict.fromkeys((*context.kept, *result.artifacts))),
             tail=result.tail,
         )
-        await self._settle(command, follow_ups)
 
-    async def _follow_ups(self, wanted: tuple[FollowUp, ...]) -> list[Append]:
-        if len(wanted) > FOLLOW_UP_LIMIT:
-            raise Permanent(
-                f"expected at most {FOLLOW_UP_LIMIT} follow-up requests from one completion, got: {len(wanted):,}; "
-                "let a follow-up ask for the rest"
+    async def _keep_result(self) -> None:
+        """Put the result on disk: nothing may be written, and nobody knows whether this process lives until it may."""
+        if self._kept or self._context is None or self._result is None:
+            return
+        command = self._command(self._context, self._result)
+        await self._keep(
+            Spooled(
+                ref=self.running.ref,
+                holder=command.holder,
+                delivery=command.delivery,
+                complete=command,
+                follow_ups=self._result.follow_ups,
             )
-        drafts: list[Append] = []
-        for follow_up in wanted:
-            ask = Ask(
-                role=follow_up.role,
-                input=follow_up.input,
-                idempotency_key=follow_up.idempotency_key,
-                asker=self.running.asker,
-            )
-            try:
-                draft = await self._desk.requests.draft(ask)
-            except (RequestRefused, errors.UnknownName, errors.BadSubject, InputMismatch, NotJson) as exc:
-                raise Permanent(f"a follow-up request was refused: {exc}") from exc
-            if ask.idempotency_key and (
-                # In one batch the server would take both: each fence is compared with the state before it.
-                any(other.scope == draft.scope for other in drafts)
-                or await self._desk.store.last(INVOCATIONS, draft.scope) is not None
-            ):
-                continue
-            drafts.append(draft)
-        return drafts
+        )
+
+    async def _keep(self, spooled: Spooled) -> None:
+        self._kept = True
+        try:
+            await self._desk.spool.keep(spooled)
+        except errors.HomeUnusable as exc:
+            # The claim is held all the same; only a death of this process would lose the result now.
+            log.error("result_not_spooled", invocation=self.running.ref.id, error=str(exc))
 
     async def _fail(self, exc: BaseException) -> None:
         context = self._context
@@ -209,10 +223,14 @@ class Attempt:
             case Stop.HUNG:
                 why = f"expected progress at least every {role.progress_timeout:g} s, got none; it was stopped"
                 await self._fail(failure.HandlerError("hung", why, detail=detail))
-            case Stop.DRAIN:
+            case Stop.DRAIN | Stop.FREEZE as why_stopped:
+                reason = ev.ReleaseReason.DRAIN if why_stopped is Stop.DRAIN else ev.ReleaseReason.FREEZE
+                usage = self._context.spent if self._context is not None else ev.Usage()
                 try:
-                    command = invocation.Release(reason=ev.ReleaseReason.DRAIN, holder=self._desk.boot_id)
+                    command = invocation.Release(reason=reason, holder=self._desk.boot_id, usage=usage)
                     await self._settle(command, [])
+                except LeftForLater:
+                    log.warning("left_for_later", invocation=self.running.ref.id, role=self.running.role.path)
                 except errors.SequenceConflict:
                     await self._fence_lost()
                 else:
@@ -228,7 +246,14 @@ class Attempt:
             state = self.running.state
             decided = invocation.decide(state, command, self.running.role.limits, self._desk.author.now())
             try:
-                return await self._desk.append(self.running.ref, state, decided, self.running.cause, follow_ups)
+                written = await self._desk.append(
+                    self.running.ref,
+                    state,
+                    named(decided, follow_ups),
+                    self.running.cause,
+                    follow_ups,
+                    refused=partial(self._keep_command, command),
+                )
             except errors.SequenceConflict:
                 present = await self._desk.store.state(self.running.ref)
                 if present is None or present.claim != state.claim:
@@ -237,9 +262,33 @@ class Attempt:
                     raise _KeyTaken from None
                 # The claim stands: it was only rubbish that moved the fence.
                 self.running.state = present
+            else:
+                self._desk.spool.done(self.running.ref)
+                return written
+
+    async def _keep_command(self, command: invocation.Command) -> None:
+        match command:
+            case invocation.Complete():
+                await self._keep_result()
+            case invocation.Fail() if not self._kept:
+                await self._keep(
+                    Spooled(ref=self.running.ref, holder=command.holder, delivery=command.delivery, fail=command)
+                )
+            case _:
+                pass  # a put-back: the warden makes the same of a claim that nobody is left to put back
+
+    async def _guarded(self, exc: GuardRefused) -> None:
+        """A guard refused what the handler asked for."""
+        if exc.refusal.reason in {Reason.FROZEN, Reason.UNVERIFIED_FLAG}:
+            # Nobody's fault: it goes back to the queue when anything may be written again.
+            self.running.stop_reason = Stop.FREEZE
+            await self.stopped(exc)
+        else:
+            await self._fail(failure.HandlerError(exc.refusal.reason.value, str(exc), permanent=True))
 
     async def _fence_lost(self) -> None:
         """Somebody else has written: our result does not count. Acknowledge only what has ended."""
+        self._desk.spool.done(self.running.ref)
         self._desk.keeper.remove(self.running)
         state = await self._desk.store.state(self.running.ref)
         log.warning(

@@ -15,23 +15,38 @@ from bus.artifacts import Artifacts
 from bus.author import Author
 from bus.connection import Connection
 from bus.events.invocation import InvocationEvent
+from bus.gate import Gate
 from bus.invocation import Invocation
 from bus.invocations import Invocations, Written
+from bus.liveness import Liveness
+from bus.refusal import GuardRefused, Reason
 from bus.store import Append, Store
 from bus.subjects import Ref
 from services.fleet.registry import Registry
-from services.fleet.spec import Role
+from services.fleet.spec import OnFreeze, Role
 from services.requests.requests import Requests
 from services.runner.handler import Handler
 from services.runner.keeper import Keeper
-from services.runner.running import Running
+from services.runner.parking import Parking
+from services.runner.running import Running, Stop
+from services.runner.spool import Spool
+from services.runner.turns import Turns
 
 log = structlog.get_logger()
 
 _T = TypeVar("_T")
 
+#: What refuses a write for a while, and nobody's work for good.
+_PASSING = frozenset({Reason.FROZEN, Reason.UNVERIFIED_FLAG})
+
 #: Seconds until an append is tried again that the server refused for reasons of its own.
 _AGAIN_S = 1.0
+#: The same for the first time after a freeze: flags are cleared a moment before the server takes writes again.
+_SOON_S = 0.05
+
+
+class LeftForLater(Exception):
+    """Nothing may be written before this runner ends: its claim stands, and its result lies in the spool."""
 
 
 class Desk:
@@ -46,6 +61,9 @@ class Desk:
         registry: Registry,
         requests: Requests,
         artifacts: Artifacts,
+        gate: Gate,
+        liveness: Liveness,
+        spool: Spool,
         boot_id: str,
         runner: str,
         build: Callable[[Role], Handler],
@@ -57,6 +75,11 @@ class Desk:
         self.registry = registry
         self.requests = requests
         self.artifacts = artifacts
+        self.gate = gate
+        self.liveness = liveness
+        self.spool = spool
+        self.parking = Parking(self.answer)
+        self.turns = Turns(gate)
         self.invocations = Invocations(store, author)
         self.keeper = Keeper()
         self.boot_id = boot_id
@@ -90,6 +113,8 @@ class Desk:
         decided: list[InvocationEvent],
         cause: str,
         also: list[Append] | None = None,
+        *,
+        refused: Callable[[], Awaitable[None]] | None = None,
     ) -> Written:
         """Append under the fence, for as long as it takes.
 
@@ -99,19 +124,60 @@ class Desk:
             SequenceConflict: somebody else was quicker.
         """
         return await self.insist(
-            ref, lambda: self.invocations.append(ref, state, decided, cause=cause, also=also or ())
+            ref, lambda: self.invocations.append(ref, state, decided, cause=cause, also=also or ()), refused=refused
         )
 
-    async def insist(self, ref: Ref, write: Callable[[], Awaitable[_T]]) -> _T:
-        """Write until the server takes it, or says that somebody else was quicker."""
+    async def insist(
+        self, ref: Ref, write: Callable[[], Awaitable[_T]], *, refused: Callable[[], Awaitable[None]] | None = None
+    ) -> _T:
+        """Write until the server takes it, or says that somebody else was quicker.
+
+        Args:
+            ref: whose.
+            write: one try.
+            refused: called before the wait when a freeze refuses it: keeps what would be written.
+
+        Raises:
+            LeftForLater: a freeze refuses it, and this runner ends.
+        """
+        again_s = _SOON_S
         while True:
             try:
                 return await write()
             except errors.SequenceConflict:
                 raise
+            except (GuardRefused, errors.StreamFrozen) as exc:
+                if isinstance(exc, GuardRefused) and exc.refusal.reason not in _PASSING:
+                    raise
+                if refused is not None:
+                    await refused()
+                log.info("write_waits", invocation=ref.id, reason=str(exc))
+                await self._opened(again_s)
+                again_s = min(_AGAIN_S, 2 * again_s)
             except (errors.ServerError, errors.Unanswered) as exc:
                 log.error("server_takes_nothing", invocation=ref.id, error=str(exc), again_s=_AGAIN_S)
                 await asyncio.sleep(_AGAIN_S)
+
+    async def _opened(self, again_s: float) -> None:
+        """Wait for the gate, and a moment more.
+
+        Raises:
+            LeftForLater: this runner ends before.
+        """
+        while self.gate.closed:
+            if self.draining:
+                raise LeftForLater
+            await self.gate.changed(_AGAIN_S)
+        await asyncio.sleep(again_s)
+
+    def heed(self) -> None:
+        """The switch or a trip has changed: stop the handlers whose role says so, as soon as a freeze begins."""
+        if not self.gate.switch.frozen:
+            return
+        now = self._loop.time()
+        for running in list(self.keeper.running.values()):
+            if running.role.role.on_freeze is OnFreeze.STOP:
+                running.stop(Stop.FREEZE, now)
 
     def announce(self, running: Running) -> None:
         """Publish a handler's progress note for people who watch: plain NATS, not kept. Callable from any thread."""
@@ -140,5 +206,6 @@ class Desk:
 
     async def close(self) -> None:
         """Wait for what runs on the side."""
+        await self.parking.close()
         if self._chores:
             await asyncio.wait(self._chores, timeout=5)

@@ -12,17 +12,22 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from bus import subjects
+from bus import errors, subjects
 from bus.events import invocation as ev
 from bus.follower import Follower
+from bus.refusal import GuardRefused
 from bus.store import INVOCATIONS, Recorded, read
 from services.fleet.spec import SANDBOX
+from services.receipts import Held
+from services.runner import leftovers
 from services.runner.desk import Desk
 from services.runner.running import Stop
 from services.runner.worker import Worker
 
 log = structlog.get_logger()
 
+#: Seconds between two looks whether the spool is empty.
+_LOOK_S = 0.02
 #: How others end a claim.
 _ENDS = ("inv.*.*.*.cancelled", "inv.*.*.*.swept")
 
@@ -47,6 +52,9 @@ class Runner:
         self._watch = asyncio.create_task(self._follow_ends(ends), name="runner_ends")
         desk.registry.on_change = self._changes.put_nowait
         desk.keeper.open()
+        desk.gate.listeners.append(desk.heed)
+        if not desk.gate.closed:
+            await self._settle_leftovers()
         for key in list(desk.registry.roles):
             await self._reconcile(*key)
         self._task = asyncio.create_task(self._follow_registry(), name="runner_registry")
@@ -85,6 +93,28 @@ class Runner:
             await worker.close()
         await self._desk.keeper.close()
         await self._desk.close()
+
+    def stopped(self) -> Held:
+        """What is in hand as a freeze begins."""
+        running = list(self._desk.keeper.running.values())
+        cut = sum(one.stop_reason is Stop.FREEZE for one in running)
+        return Held(cut=cut, running=len(running) - cut, held=len(running), spooled=len(self._desk.spool))
+
+    async def settle(self) -> Held:
+        """Wait until what a freeze held back is written, also what an earlier boot left: how much that was."""
+        desk = self._desk
+        waiting = [one for one in desk.keeper.running.values() if one.settling or one.stop_reason is Stop.FREEZE]
+        spooled = len(desk.spool) + await self._settle_leftovers()
+        while not desk.gate.closed and any(desk.keeper.running.get(one.ref.id) is one for one in waiting):
+            await asyncio.sleep(_LOOK_S)
+        return Held(held=len(waiting), spooled=spooled)
+
+    async def _settle_leftovers(self) -> int:
+        try:
+            return await leftovers.settle(self._desk)
+        except (GuardRefused, errors.BusError) as exc:
+            log.warning("spool_waits", error=str(exc))
+            return 0
 
     @property
     def handled(self) -> int:

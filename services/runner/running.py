@@ -49,6 +49,7 @@ class Stop(StrEnum):
     HUNG = "hung"
     CANCELLED = "cancelled"
     DRAIN = "drain"
+    FREEZE = "freeze"
     LOST = "lost"
 
 

@@ -17,11 +17,12 @@ from bus.events import invocation as ev
 from bus.invocation import Invocation, Refused
 from bus.invocations import last_id
 from bus.puller import Puller
+from bus.refusal import Reason
 from bus.store import INVOCATIONS, Recorded, fold, read
 from bus.subjects import Ref, parse_event, role_consumer
 from services.fleet.registry import RegisteredRole
 from services.runner.attempt import Attempt
-from services.runner.desk import Desk
+from services.runner.desk import Desk, LeftForLater
 from services.runner.handler import Handler
 from services.runner.running import Running, Stop
 
@@ -107,10 +108,17 @@ class Worker:
             self._acknowledge(delivery)
             return
         ref, _ = parse_event(delivery.subject)
+        gate = self._desk.gate
+        guarded = gate.closed or gate.trips or gate.ramp is not None
+        if guarded and not await self._admitted(ref, delivery, record.data):
+            return
         if self._desk.draining:
             await self._put_back(ref, delivery)
             return
-        running = await self._claim(ref, delivery, record)
+        try:
+            running = await self._claim(ref, delivery, record)
+        except LeftForLater:
+            return
         if running is None:
             return
         attempt = Attempt(self._desk, running, self._build_error)
@@ -124,6 +132,31 @@ class Worker:
         finally:
             self._desk.keeper.remove(running)
         self.handled += attempt.handled
+
+    async def _admitted(self, ref: Ref, delivery: wire.Delivery, request: ev.Requested) -> bool:
+        """Wait, parked, until a guard lets the work be claimed: False when it is not to be claimed at all."""
+        desk, root = self._desk, request.root or ref.id
+        async with desk.parking.parked(delivery, self.role.role.ack_wait):
+            while (refusal := desk.gate.refusal(role=self.role.path, root=root)) is not None:
+                if refusal.reason is Reason.LOOP and not desk.gate.closed:
+                    await self._bury(ref, delivery)
+                    return False
+                if desk.draining:
+                    if desk.gate.closed:
+                        return False  # nothing may be written: it comes again when its time at the server is over
+                    break
+                await desk.gate.changed(1.0)
+            await desk.turns.turn()
+        return True
+
+    async def _bury(self, ref: Ref, delivery: wire.Delivery) -> None:
+        """Give up on work of a run tree that was stopped: a person may redrive it."""
+        command = invocation.Bury(reason=ev.DeathReason.TREE_STOPPED)
+        try:
+            await self._desk.invocations.carry_out(ref, command, self.role.limits)
+        except Refused as refused:
+            log.info("burial_not_needed", invocation=ref.id, reason=refused.reason.value)
+        self._acknowledge(delivery)
 
     async def _claim(self, ref: Ref, delivery: wire.Delivery, record: Recorded) -> Running | None:
         """Append the claim; None when there is nothing (left) to do here."""
@@ -184,7 +217,8 @@ class Worker:
         decided: list[ev.InvocationEvent],
         cause: str,
     ) -> Running | None:
-        written = await self._desk.append(ref, state, decided, cause)
+        async with self._desk.parking.parked(delivery, role.role.ack_wait):
+            written = await self._desk.append(ref, state, decided, cause)
         state = written.state
         if state.status is not invocation.Status.RUNNING:
             # Its crashes were spent before we could begin: buried instead of claimed.

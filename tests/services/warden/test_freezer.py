@@ -84,7 +84,7 @@ async def test_work_waits_and_goes_on(rig: Rig) -> None:
     accepted = [await rig.ask("shop/echo", n) for n in range(5)]
     await rig.runner()
     for one in accepted:
-        await rig.story.until(one.id, "completed")
+        await rig.story.event(one.id, "completed")
 
 
 async def test_a_warden_that_comes_later_finishes_what_was_begun(rig: Rig) -> None:
@@ -137,6 +137,6 @@ async def test_drill_switch_leaves_real_work_alone(rig: Rig) -> None:
     await eventually(rig, "frozen", f"d{revision}")
     ack = await rig.connection.nc.request("drill.x", b"{}", timeout=5)
     assert b"10077" in ack.data
-    await rig.story.until((await rig.ask("shop/echo", 1)).id, "completed")
+    await rig.story.event((await rig.ask("shop/echo", 1)).id, "completed")
     await rig.bucket("flags").put("kill_switch_drill", b"clear")
     await eventually(rig, "thawed", f"d{revision}")
