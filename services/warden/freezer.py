@@ -63,7 +63,9 @@ class Freezer:
         self._record = Record()
         self._read_to = 0
         #: Roles that the present thaw has released; None when nothing is withheld.
-        self._released: set[str] | None = set()
+        self._released: set[str] | None = None
+        #: Set when the switch was looked at for the first time: before that nobody knows what it withholds.
+        self.known = asyncio.Event()
         self._put_back: dict[str, int] = {}
         #: True: guards keep still, because nothing may be written or nothing is settled yet.
         self.standstill = True
@@ -126,12 +128,13 @@ class Freezer:
     def _keep_still(self, seen: Seen, step: Step) -> None:
         if seen.switch.frozen or step in {Step.THAW, Step.WAIT}:
             self.standstill = True
-            if seen.switch.frozen or self._released is None:
-                self._released = set()
+            self._released = set()
+        elif step is Step.RELEASE and self._released is None:
+            self._released = set()
         elif step is Step.NOTHING:
             self.standstill = False
-            if self._released is not None:
-                self._released = None
+            self._released = None
+        self.known.set()
 
     async def _see(self) -> Seen:
         bus = self._bus
@@ -209,7 +212,7 @@ class Freezer:
         """Open the roles, with a ramp one after the other: whether all are open, and the backlog of a ramp is gone."""
         roles, ramp = self._roles, seen.switch.ramp
         assert roles is not None
-        self._released = self._released if self._released is not None else set()
+        assert self._released is not None
         if ramp is not None:
             share = Ramp(per_second=ramp / max(1, len(seen.runners)))
             await self._bus.trips.bucket.put(RAMP, msgspec.json.encode(share))

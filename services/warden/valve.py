@@ -51,8 +51,9 @@ def differs(present: datetime | None, end: datetime | None, now: datetime) -> bo
 class Valve:
     """Pauses and resumes the consumers of all registered roles."""
 
-    def __init__(self, bus: Bus, registry: Registry, withholds: Callable[[str], bool]) -> None:
-        """Make it; `withholds` says of a ``project/role`` whether a freeze or its thaw keeps it closed."""
+    def __init__(self, bus: Bus, registry: Registry, withholds: Callable[[str], bool], known: asyncio.Event) -> None:
+        """Make it; `withholds` says of a ``project/role`` whether a freeze or its thaw keeps it closed, once it is `known`."""
+        self._known = known
         self._bus = bus
         self._registry = registry
         self._withholds = withholds
@@ -60,6 +61,7 @@ class Valve:
 
     async def run(self) -> None:
         """For ever: at each change of the switch and the trips, and now and then."""
+        await self._known.wait()
         while True:
             try:
                 await self.turn()

@@ -81,7 +81,7 @@ class Warden:
         self.sweeper = Sweeper(bus, registry, folder, lambda: self.freezer.standstill)
         self.freezer = Freezer(bus, REAL, Roles(self._cheapest_first, self._backlog, self.sweeper.put_back, self._turn))
         self._drill = Freezer(bus, DRILL)
-        self.valve = Valve(bus, registry, self.freezer.withholds)
+        self.valve = Valve(bus, registry, self.freezer.withholds, self.freezer.known)
         self._graves = Graves(bus)
         self._journal = Journal(bus, registry)
         self._ticks = Ticks(bus, registry, requests)

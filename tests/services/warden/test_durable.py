@@ -56,7 +56,6 @@ async def test_daemons_live_through_rubbish_everywhere(rig: Rig, rubbish: bytes)
         "$KV.registry.projects.shop",
         "$KV.liveness.agent_runner.x",
         "$KV.schedules.shop.coder.x",
-        "$KV.flags.kill_switch",
         "requests.shop.coder",
         "fleet.status",
         f"fleet.cancel.{id_}",

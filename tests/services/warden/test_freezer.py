@@ -10,13 +10,12 @@ import pytest
 from bus import errors, flags
 from bus.events import freeze as ev
 from bus.store import CONTROL
-from services.runner.handler import Context
 from tests.services.rig import Rig, until
 
 
-async def echo(context: Context) -> Any:
+async def echo(input: Any) -> Any:
     """Give the input back."""
-    return context.json()
+    return input
 
 
 async def last(rig: Rig, event: str) -> Any:
