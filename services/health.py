@@ -19,8 +19,10 @@ from bus.liveness import BEAT_S, Heartbeat
 from bus.puller import EXPIRES_S
 from bus.server import EmbeddedServer
 from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS, Recorded
+from services import freezes
 from services.daemon import Bus, control_id
 from services.fleet.registry import Registry
+from services.freezes import Freeze
 from services.launcher.reporter import describe
 from services.warden import stranded
 from services.warden.warden import Facts
@@ -108,14 +110,12 @@ class GuardLine(msgspec.Struct, frozen=True, kw_only=True):
     last_trip: str = ""
 
 
-class KillSwitchLine(msgspec.Struct, frozen=True, kw_only=True):
-    """The flag as it is set."""
+class TripLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A standing refusal."""
 
-    mode: flags.Mode
-    since: datetime | None = None
-    text: str = ""
-    #: Whether anything obeys the flag.
-    armed: bool = False
+    key: str
+    scope: str
+    sentence: str
 
 
 class Panel(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,8 +131,10 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
     oldest_in_flight_s: float | None
     oldest_in_flight: str
     last_errors: tuple[ErrorLine, ...]
-    kill_switch: KillSwitchLine
+    kill_switch: Freeze
     guards: tuple[GuardLine, ...]
+    #: Guards that have tripped and stay so.
+    trips: tuple[TripLine, ...] = ()
     #: Spend caps; None while none is enforced.
     quota: None = None
     #: What could not be looked at, and why.
@@ -201,11 +203,29 @@ def judge(panel: Panel) -> tuple[Verdict, tuple[str, ...]]:
     if panel.dead_letters:
         letters = "dead letter waits" if panel.dead_letters == 1 else "dead letters wait"
         concern.append(f"{panel.dead_letters:,} {letters} for a person: systems dlq ls")
-    if panel.kill_switch.mode is not flags.Mode.CLEAR:
-        concern.append(f"the kill switch is set ({panel.kill_switch.mode})")
+    _judge_freeze(panel, ultra, concern)
+    concern += [trip.sentence for trip in panel.trips]
     concern += [f"not seen: {what}" for what in panel.unseen]
     verdict = Verdict.ULTRA if ultra else Verdict.CONCERN if concern else Verdict.NOMINAL
     return verdict, tuple(ultra + concern)
+
+
+def _judge_freeze(panel: Panel, ultra: list[str], concern: list[str]) -> None:
+    switch = panel.kill_switch
+    if switch.overdue:
+        ultra.append(
+            f"no receipt of the freeze from {', '.join(switch.overdue)}: nobody can say that they have stopped"
+        )
+    if switch.writes:
+        ultra.append(f"{switch.writes:,} events were stored after the freeze: see what wrote them with `systems tail`")
+    if switch.mode is not flags.Mode.CLEAR or switch.thawing:
+        said = switch.reason or switch.text
+        concern.append(
+            f"the kill switch: {switch.told}"
+            + (f" ({switch.by}: {said})" if switch.by else f" ({said})" if said else "")
+        )
+    if switch.problem:
+        concern.append(switch.problem)
 
 
 async def gather(bus: Bus, registry: Registry) -> Panel:
@@ -217,7 +237,7 @@ async def gather(bus: Bus, registry: Registry) -> Panel:
     now = datetime.now(UTC)
     unseen: list[str] = []
     beats, facts, dead, switch = await asyncio.gather(
-        bus.liveness.all(), _facts(bus, unseen), _dead_letters(bus), flags.kill_switch(bus.bucket("flags"))
+        bus.liveness.all(), _facts(bus, unseen), _dead_letters(bus), freezes.read(bus)
     )
     roles = await asyncio.gather(*(_role(bus, project, name, facts) for project, name in registry.roles))
     daemons = await _daemons(bus, beats, now)
@@ -232,7 +252,11 @@ async def gather(bus: Bus, registry: Registry) -> Panel:
         oldest_in_flight_s=oldest.age_s if oldest else None,
         oldest_in_flight=oldest.invocation if oldest else "",
         last_errors=_errors(facts),
-        kill_switch=KillSwitchLine(mode=switch.mode, since=switch.since, text=switch.text),
+        kill_switch=switch,
+        trips=tuple(
+            TripLine(key=key, scope=trip.scope, sentence=trip.sentence)
+            for key, trip in sorted((await bus.trips.all()).items())
+        ),
         guards=await _guards(bus, armed=facts is not None and facts.lag == 0),
         unseen=tuple(unseen),
     )

@@ -53,6 +53,7 @@ STATUSES: dict[str, Exit] = {
     "Conflict": Exit.REFUSED,
     "PayloadTooLarge": Exit.REFUSED,
     "SequenceConflict": Exit.REFUSED,
+    "GuardRefused": Exit.LATER,
     "StreamFrozen": Exit.LATER,
     "StoreFull": Exit.LATER,
     "FrozenShape": Exit.LATER,

@@ -20,8 +20,9 @@ from services.cli.exits import CommandFailed, Exit, UsageError, status_of
 
 _FLEET = Group("Fleet", sort_key=1)
 _WORK = Group("Work", sort_key=2)
-_BUS = Group("Bus", sort_key=3)
-_SHELL = Group("Shell", sort_key=4)
+_GUARDS = Group("Guards", sort_key=3)
+_BUS = Group("Bus", sort_key=4)
+_SHELL = Group("Shell", sort_key=5)
 
 
 class Command(NamedTuple):
@@ -39,6 +40,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("down", "services.cli.fleet:down", _FLEET, "Stop the fleet."),
     Command("start", "services.cli.fleet:start", _FLEET, "Bring a daemon back that was given up on."),
     Command("drill", "services.cli.drill:drill", _FLEET, "Prove the guards with a real fault for each."),
+    Command("freeze", "services.cli.freeze:freeze", _GUARDS, "Stop every write of the fleet, now."),
+    Command("thaw", "services.cli.freeze:thaw", _GUARDS, "Let a frozen fleet go on."),
+    Command("pause", "services.cli.freeze:pause", _GUARDS, "Hand out no more work of a role."),
+    Command("resume", "services.cli.freeze:resume", _GUARDS, "Hand out a paused role's work again."),
     Command("status", "services.cli.watch:status", _FLEET, "Show the fleet-health panel."),
     Command("watch", "services.cli.watch:watch", _FLEET, "Show the fleet-health panel, live."),
     Command("replay", "services.cli.replay:replay", _FLEET, "Replay a recorded trace as requests to a role."),

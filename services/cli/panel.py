@@ -114,12 +114,16 @@ def _facts(view: Panel) -> Table:
         "dead letters", Text(f"{view.dead_letters:,} in backlog", style="bold yellow" if view.dead_letters else "")
     )
     switch = view.kill_switch
-    mode = (
-        switch.mode.value
-        if switch.mode is Mode.CLEAR
-        else f"{switch.mode.value} since {switch.since:%H:%M:%S}: {switch.text}"
+    mode = Text(
+        "armed" if switch.armed else "clients only: the warden is away",
+        style="green" if switch.armed else "bold yellow",
     )
-    table.add_row("kill switch", mode + ("" if switch.armed else " (flag only: nothing obeys it yet)"))
+    clear = switch.mode is Mode.CLEAR and not switch.thawing
+    mode.append(
+        f", {switch.told}" + (f" since {switch.since:%H:%M:%S}" if switch.since is not None else ""),
+        style="" if clear else "bold yellow",
+    )
+    table.add_row("kill switch", mode)
     for guard in view.guards:
         armed = (
             Text("armed", style="green") if guard.armed else Text("not armed: the warden is away", style="bold yellow")

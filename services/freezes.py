@@ -1,0 +1,126 @@
+"""How a freeze stands: receipts and writes, counted from the record and the stream and not from the flag."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from bus import flags, wire
+from bus.errors import ServerError
+from bus.events import freeze as ev
+from bus.flags import REAL, Mode
+from bus.store import CONTROL
+from services.daemon import Bus
+
+
+class Freeze(msgspec.Struct, frozen=True, kw_only=True):
+    """The kill switch, and what became of it."""
+
+    mode: Mode
+    #: Something obeys it: a warden is alive to hold the server layer.
+    armed: bool = False
+    id: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    reason: str = ""
+    by: str = ""
+    text: str = ""
+    #: The server layer stands: the server itself refuses every write.
+    on_server: bool = False
+    #: A thaw was begun and is not over.
+    thawing: bool = False
+    #: Last sequence of INVOCATIONS when the server layer stood.
+    seq: int = 0
+    #: Events in INVOCATIONS after that one; None when nobody can say.
+    writes: int | None = None
+    #: Receipts of the daemons that are alive, and how many those are.
+    receipts: int = 0
+    owed: int = 0
+    #: Instances without a receipt.
+    missing: tuple[str, ...] = ()
+    #: Instances that were reported as missing.
+    overdue: tuple[str, ...] = ()
+    #: What is wrong with a flag.
+    problem: str = ""
+
+    @property
+    def told(self) -> str:
+        """How it stands, in one line."""
+        if self.mode is Mode.CLEAR:
+            return "thawing" if self.thawing else "clear"
+        layer = f"at sequence {self.seq:,}" if self.on_server else "on the clients only, not confirmed by the server"
+        text = f"frozen ({self.mode.value}) {layer}: {self.receipts} of {self.owed} receipts"
+        if self.missing:
+            text += f" (none from {', '.join(self.missing)})"
+        if self.writes is not None:
+            text += f", {self.writes:,} writes after the freeze"
+        return text
+
+
+async def read(bus: Bus) -> Freeze:
+    """How the kill switch stands now.
+
+    Raises:
+        BusUnreachable: there is no server to ask.
+    """
+    switch = await flags.kill_switch(bus.bucket(flags.BUCKET), REAL, bus.gate.switch)
+    beats = await bus.liveness.all()
+    armed = any(beat.daemon == "warden" for beat in beats)
+    last = await bus.store.last(CONTROL, "ctl.freeze.*.*")
+    base = Freeze(
+        mode=switch.mode,
+        armed=armed,
+        id=switch.id,
+        since=switch.since,
+        until=switch.until,
+        reason=switch.reason,
+        by=switch.by,
+        text=switch.text,
+        problem=switch.problem,
+    )
+    if not switch.frozen:
+        thawing = await _thawing(bus) if last is not None else False
+        return msgspec.structs.replace(base, thawing=thawing)
+    frozen: ev.Frozen | None = None
+    stopped: set[str] = set()
+    overdue: set[str] = set()
+    async for record in bus.store.read(CONTROL, f"ctl.freeze.{switch.id}.*"):
+        match record.data:
+            case ev.Frozen() as found:
+                frozen = found
+            case ev.Receipt(stage=ev.Stage.FREEZE, boot_id=boot_id):
+                stopped.add(boot_id)
+            case ev.Missing(instances=instances):
+                overdue |= set(instances)
+            case _:
+                pass
+    missing = tuple(sorted(beat.instance for beat in beats if beat.boot_id not in stopped))
+    info = await bus.connection.api(f"STREAM.INFO.{REAL.stream}")
+    on_server = frozen is not None and info["config"].get("max_bytes") == 1
+    return msgspec.structs.replace(
+        base,
+        on_server=on_server,
+        seq=frozen.seq if frozen is not None else 0,
+        writes=max(0, info["state"]["last_seq"] - frozen.seq) if frozen is not None else None,
+        receipts=len(beats) - len(missing),
+        owed=len(beats),
+        missing=missing,
+        overdue=tuple(sorted(overdue & set(missing))),
+    )
+
+
+async def _thawing(bus: Bus) -> bool:
+    """Whether the last freeze of the real switch is on its way back."""
+    try:
+        info = await bus.connection.api(f"STREAM.INFO.{CONTROL}", {"subjects_filter": "ctl.freeze.*.frozen"})
+    except ServerError as exc:
+        if exc.code == wire.Code.STREAM_NOT_FOUND:
+            return False
+        raise
+    ids = [subject.split(".")[2] for subject in info["state"].get("subjects") or {}]
+    real = [id_ for id_ in ids if id_.startswith(REAL.letter) and id_[1:].isdigit()]
+    if not real:
+        return False
+    newest = max(real, key=lambda id_: int(id_[1:]))
+    return await bus.store.last(CONTROL, f"ctl.freeze.{newest}.thawed") is None
