@@ -7,7 +7,7 @@ referees. Commands whose answer may not change between two tries (a runner's res
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -51,9 +51,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Invocations:
     """Commands on invocations, for everybody who is not on the runner's fast path."""
 
-    def __init__(self, store: Store, author: Author) -> None:
+    def __init__(
+        self, store: Store, author: Author, settled: Callable[[ev.Settlement], None] = lambda _settlement: None
+    ) -> None:
+        """Make it; `settled` is called with each settlement that was written: whoever ends a claim moves its counters."""
         self._store = store
         self._author = author
+        self.settled = settled
 
     async def carry_out(
         self, ref: Ref, command: Command, limits: Limits, *, actor: str = "", records: list[Recorded] | None = None
@@ -101,6 +105,7 @@ class Invocations:
         if len(decided) == 1 and not also:
             envelope = self._author.invocation(ref, decided[0], root=root, cause=cause, actor=actor)
             seq = await self._store.append(envelope, expect=state.last_seq, scope=ref.all)
+            self._tell(decided)
             return Written(state, decided, seq, envelope.id, envelope.time)
         batch: list[Append] = []
         for event in decided:
@@ -111,7 +116,14 @@ class Invocations:
         if also:
             batch += also
         last = await self._store.append_batch(batch)
+        self._tell(decided)
         return Written(state, decided, last - len(batch) + 1, cause, batch[0].event.time)
+
+    def _tell(self, decided: list[ev.InvocationEvent]) -> None:
+        for event in decided:
+            settlement = getattr(event, "settled", None)
+            if settlement is not None:
+                self.settled(settlement)
 
 
 def last_id(records: list[Recorded]) -> str:

@@ -37,6 +37,7 @@ from services.receipts import Receipts
 from services.requests.requests import Requests
 from services.runner import handlers
 from services.runner.desk import Desk
+from services.runner.quota import Uncapped
 from services.runner.runner import Runner
 from services.runner.spool import Spool
 from services.warden import journal
@@ -106,6 +107,8 @@ async def start_runner(running: Daemon, credentials: Credentials, folder: Path, 
         requests=requests_of(bus, registry),
         artifacts=bus.artifacts,
         gate=bus.gate,
+        trips=bus.trips,
+        quota=Uncapped(),
         liveness=bus.liveness,
         spool=Spool(Home(running.home).spool, running.boot_id),
         boot_id=running.boot_id,

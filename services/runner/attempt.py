@@ -15,10 +15,12 @@ import msgspec
 import structlog
 
 from bus import errors, invocation, wire
+from bus.events import guard
 from bus.events import invocation as ev
 from bus.invocations import Written
-from bus.refusal import GuardRefused, Reason
+from bus.refusal import GuardRefused, Reason, Refusal
 from bus.store import Append
+from bus.trips import pause_key
 from services.runner import failure
 from services.runner.backoff import delay
 from services.runner.desk import Desk, LeftForLater
@@ -31,6 +33,8 @@ log = structlog.get_logger()
 
 #: Seconds that a retry waits at most, whatever its error asks for: more than that no calendar may hold.
 _LONGEST_WAIT_S = 30 * 86400.0
+#: Kind of the error of a provider that takes no more for now.
+_TOO_MANY = "http_429"
 #: Bytes of output that an event holds; a larger one goes to the artifacts.
 OUTPUT_LIMIT = 256 * 1024
 
@@ -95,6 +99,7 @@ class Attempt:
             prompt=self.running.prompt,
             environment=Environment(self._desk, self.running),
             progress=self.running.progress,
+            metered=self.running.metered,
             request=self.running.request,
             artifact=self.running.artifact,
         )
@@ -144,6 +149,7 @@ class Attempt:
             duration_ms=self._elapsed(),
             artifacts=tuple(dict.fromkeys((*context.kept, *result.artifacts))),
             tail=result.tail,
+            cost=self._desk.quota.cost(usage),
         )
 
     async def _keep_result(self) -> None:
@@ -176,14 +182,20 @@ class Attempt:
             delay(self.running.role.role.backoff, self.running.state.errors + 1, random.random()), at_least or 0.0
         )
         wait = min(wait, _LONGEST_WAIT_S)
+        usage = context.spent if context else ev.Usage()
+        if error.kind == _TOO_MANY and at_least is not None:
+            await self._pause(at_least, error.message)
+            await self._put_back(ev.ReleaseReason.QUOTA)
+            return
         command = invocation.Fail(
             holder=self._desk.boot_id,
             delivery=self.running.delivery.delivery,
             error=error,
             retry_at=self._desk.author.now() + timedelta(seconds=wait),
-            usage=context.spent if context else ev.Usage(),
+            usage=usage,
             duration_ms=self._elapsed(),
             artifacts=tuple(context.kept) if context else (),
+            cost=self._desk.quota.cost(usage),
         )
         try:
             state = (await self._settle(command, [])).state
@@ -223,20 +235,53 @@ class Attempt:
             case Stop.HUNG:
                 why = f"expected progress at least every {role.progress_timeout:g} s, got none; it was stopped"
                 await self._fail(failure.HandlerError("hung", why, detail=detail))
-            case Stop.DRAIN | Stop.FREEZE as why_stopped:
-                reason = ev.ReleaseReason.DRAIN if why_stopped is Stop.DRAIN else ev.ReleaseReason.FREEZE
-                usage = self._context.spent if self._context is not None else ev.Usage()
-                try:
-                    command = invocation.Release(reason=reason, holder=self._desk.boot_id, usage=usage)
-                    await self._settle(command, [])
-                except LeftForLater:
-                    log.warning("left_for_later", invocation=self.running.ref.id, role=self.running.role.path)
-                except errors.SequenceConflict:
-                    await self._fence_lost()
-                else:
-                    self._acknowledge()
+            case Stop.OVER:
+                hold = self.running.hold
+                why = f"expected at most {hold.tokens if hold else 0:,} tokens, as reserved, got: more; it was stopped"
+                await self._fail(failure.HandlerError("over_reservation", why, detail=detail, permanent=True))
+            case Stop.DRAIN:
+                await self._put_back(ev.ReleaseReason.DRAIN)
+            case Stop.FREEZE:
+                await self._put_back(ev.ReleaseReason.FREEZE)
             case _:
                 await self._fence_lost()
+
+    async def _put_back(self, reason: ev.ReleaseReason) -> None:
+        """Back to the queue, at nobody's fault."""
+        usage = self._context.spent if self._context is not None else ev.Usage()
+        command = invocation.Release(
+            reason=reason, holder=self._desk.boot_id, usage=usage, cost=self._desk.quota.cost(usage)
+        )
+        try:
+            await self._settle(command, [])
+        except LeftForLater:
+            log.warning("left_for_later", invocation=self.running.ref.id, role=self.running.role.path)
+        except errors.SequenceConflict:
+            await self._fence_lost()
+        else:
+            self._acknowledge()
+
+    async def _pause(self, seconds: float, why: str) -> None:
+        """The provider has named the time at which it takes requests again: until then the whole role waits."""
+        desk, role = self._desk, self.running.role
+        now = desk.author.now()
+        until = now + timedelta(seconds=min(seconds, _LONGEST_WAIT_S))
+        refusal = Refusal(
+            reason=Reason.PAUSED,
+            scope=role.path,
+            because=f"its provider takes no more requests for now ({why[:200]})",
+            since=now,
+            until=until,
+            clears="its time, or a person",
+            command=f"systems resume {role.path} --reason TEXT",
+            allowed="asking it: the work waits",
+        )
+        try:
+            await desk.trips.put(pause_key(role.project, role.name), refusal)
+            paused = guard.Paused(role=role.path, reason=refusal.because, until=until)
+            await desk.store.append(desk.author.control(f"{role.project}_{role.name}", paused))
+        except errors.BusError as exc:
+            log.warning("role_not_paused", role=role.path, error=str(exc))
 
     async def _settle(self, command: invocation.Command, follow_ups: list[Append]) -> Written:
         """Append what ends the claim, under the claim's fence."""

@@ -22,12 +22,14 @@ from bus.liveness import Liveness
 from bus.refusal import GuardRefused, Reason
 from bus.store import Append, Store
 from bus.subjects import Ref
+from bus.trips import Trips
 from services.fleet.registry import Registry
 from services.fleet.spec import OnFreeze, Role
 from services.requests.requests import Requests
 from services.runner.handler import Handler
 from services.runner.keeper import Keeper
 from services.runner.parking import Parking
+from services.runner.quota import Quota
 from services.runner.running import Running, Stop
 from services.runner.spool import Spool
 from services.runner.turns import Turns
@@ -62,8 +64,10 @@ class Desk:
         requests: Requests,
         artifacts: Artifacts,
         gate: Gate,
+        trips: Trips,
         liveness: Liveness,
         spool: Spool,
+        quota: Quota,
         boot_id: str,
         runner: str,
         build: Callable[[Role], Handler],
@@ -76,11 +80,15 @@ class Desk:
         self.requests = requests
         self.artifacts = artifacts
         self.gate = gate
+        self.trips = trips
         self.liveness = liveness
         self.spool = spool
         self.parking = Parking(self.answer)
         self.turns = Turns(gate)
-        self.invocations = Invocations(store, author)
+        self.quota = quota
+        #: Tasks that wait for room under a cap; a drain ends their waiting.
+        self.reserving: set[asyncio.Task[None]] = set()
+        self.invocations = Invocations(store, author, quota.settle)
         self.keeper = Keeper()
         self.boot_id = boot_id
         #: Instance name, for people.
@@ -178,6 +186,10 @@ class Desk:
         for running in list(self.keeper.running.values()):
             if running.role.role.on_freeze is OnFreeze.STOP:
                 running.stop(Stop.FREEZE, now)
+
+    def call_soon(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call something on the runner's loop; from any thread."""
+        self._loop.call_soon_threadsafe(function, *arguments)
 
     def announce(self, running: Running) -> None:
         """Publish a handler's progress note for people who watch: plain NATS, not kept. Callable from any thread."""

@@ -63,7 +63,7 @@ class Context:
     """
 
     __slots__ = (
-        "_artifact", "_progress", "_request", "attempt", "cancelled", "environment", "input", "kept", "loop", "prompt", "ref",
+        "_artifact", "_metered", "_progress", "_request", "attempt", "cancelled", "environment", "input", "kept", "loop", "prompt", "ref",
         "spent",
     )  # fmt: skip
 
@@ -78,6 +78,7 @@ class Context:
         progress: Callable[[str], None],
         request: Callable[..., Awaitable[str]],
         artifact: Callable[[str, bytes, str], Awaitable[ArtifactRef]],
+        metered: Callable[[Usage], None] = lambda _usage: None,
     ) -> None:
         self.ref = ref
         #: The input as JSON bytes.
@@ -96,6 +97,7 @@ class Context:
         self.cancelled = False
         #: The runner's loop, for calls from a thread; None while nothing runs in a thread.
         self.loop: asyncio.AbstractEventLoop | None = None
+        self._metered = metered
         self._progress = progress
         self._request = request
         self._artifact = artifact
@@ -119,6 +121,7 @@ class Context:
     def meter(self, usage: Usage) -> None:
         """Add to what this attempt has used; counts as progress."""
         self.spent = self.spent + usage
+        self._metered(self.spent)
         self.progress()
 
     async def request(self, role: str, input: Any = None, *, key: str = "") -> str:

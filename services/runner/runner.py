@@ -68,6 +68,8 @@ class Runner:
         """Take nothing more; give what runs its grace; put back the rest."""
         desk = self._desk
         desk.draining = True
+        for task in desk.reserving:
+            task.cancel()
         await asyncio.gather(*(worker.puller.drain() for worker in self.workers.values()))
         log.info("draining", in_flight=len(desk.keeper))
         graces = {running.role.role.grace for running in desk.keeper.running.values()}

@@ -7,7 +7,7 @@ decides what is written afterwards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from bus import subjects, wire
 from bus.artifacts import Artifacts
 from bus.author import traceparent
 from bus.connection import Connection
-from bus.events.invocation import ArtifactRef
+from bus.events.invocation import ArtifactRef, Hold, Usage
 from bus.invocation import Invocation
 from services.fleet.registry import RegisteredRole
 from services.requests.requests import Ask, Asker, Requests
@@ -37,6 +37,10 @@ class Facilities(Protocol):
         """Seconds, as the event loop counts them."""
         ...
 
+    def call_soon(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call something on the runner's loop; from any thread."""
+        ...
+
     def announce(self, running: Running) -> None:
         """Publish the progress note for people who watch."""
         ...
@@ -50,6 +54,7 @@ class Stop(StrEnum):
     CANCELLED = "cancelled"
     DRAIN = "drain"
     FREEZE = "freeze"
+    OVER = "over"
     LOST = "lost"
 
 
@@ -143,6 +148,17 @@ class Running:
         if note:
             self.note = note[:500]
             self._desk.announce(self)
+
+    @property
+    def hold(self) -> Hold | None:
+        """What the claim has reserved; None where no cap covers it."""
+        return self.state.claim.hold if self.state.claim is not None else None
+
+    def metered(self, usage: Usage) -> None:
+        """Called by the handler, from any thread, with all that it has used: more than was reserved ends it."""
+        hold = self.hold
+        if hold is not None and usage.input_tokens + usage.output_tokens > hold.tokens:
+            self._desk.call_soon(self.stop, Stop.OVER, self._desk.monotonic())
 
     async def request(self, role: str, input: object = None, *, key: str = "") -> str:
         """Ask another role on behalf of this invocation: the new invocation's id."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+import msgspec
 import structlog
 
 from bus import errors, invocation, wire
@@ -17,16 +18,19 @@ from bus.events import invocation as ev
 from bus.invocation import Invocation, Refused
 from bus.invocations import last_id
 from bus.puller import Puller
-from bus.refusal import Reason
+from bus.refusal import GuardRefused, Reason
 from bus.store import INVOCATIONS, Recorded, fold, read
 from bus.subjects import Ref, parse_event, role_consumer
-from services.fleet.registry import RegisteredRole
+from services.fleet.registry import RegisteredPrompt, RegisteredRole
 from services.runner.attempt import Attempt
 from services.runner.desk import Desk, LeftForLater
 from services.runner.handler import Handler
 from services.runner.running import Running, Stop
 
 log = structlog.get_logger()
+
+#: Seconds until a role that cannot be counted (no price, no declared maximum) is looked at again.
+_RECOUNT_S = 5.0
 
 
 class Worker:
@@ -172,6 +176,62 @@ class Worker:
             prompt_digest=prompt.digest if prompt else "",
         )
         fresh = delivery.delivery == 1 and record.data.generation == 0
+        hold: ev.Hold | None = None
+        if self._desk.quota.covers(role):
+            hold = await self._reserve(ref, delivery, record.data, prompt)
+            if hold is None:
+                return None
+            command = msgspec.structs.replace(command, hold=hold)
+        try:
+            running = await self._claimed(ref, delivery, role, command, record, fresh=fresh)
+        except BaseException:
+            self._give_back(hold)
+            raise
+        if running is None:
+            self._give_back(hold)
+        else:
+            running.handler, running.prompt = handler, prompt.text if prompt else ""
+        return running
+
+    def _give_back(self, hold: ev.Hold | None) -> None:
+        if hold is not None:
+            self._desk.quota.give_back(hold)
+
+    async def _reserve(
+        self, ref: Ref, delivery: wire.Delivery, request: ev.Requested, prompt: RegisteredPrompt | None
+    ) -> ev.Hold | None:
+        """Reserve, parked, for as long as it takes: None when this runner ends before, and the work was put back."""
+        desk, task = self._desk, asyncio.current_task(self._loop)
+        assert task is not None
+        desk.reserving.add(task)
+        try:
+            async with desk.parking.parked(delivery, self.role.role.ack_wait):
+                while True:
+                    try:
+                        return await desk.quota.reserve(self.role, ref, request, prompt)
+                    except GuardRefused as exc:
+                        log.warning("cannot_be_counted", role=self.role.path, reason=str(exc))
+                        await desk.gate.changed(_RECOUNT_S)
+        except asyncio.CancelledError:
+            if not desk.draining:
+                raise
+            task.uncancel()
+        finally:
+            desk.reserving.discard(task)
+        await self._put_back(ref, delivery)
+        return None
+
+    async def _claimed(
+        self,
+        ref: Ref,
+        delivery: wire.Delivery,
+        role: RegisteredRole,
+        command: invocation.Claim,
+        record: Recorded,
+        *,
+        fresh: bool,
+    ) -> Running | None:
+        """Decide and append, until there is a claim or a reason against it."""
         while True:
             records = [record] if fresh else await self._desk.store.history(ref)
             state = fold(records)
@@ -187,13 +247,9 @@ class Worker:
                     self._acknowledge(delivery)
                 return None
             try:
-                running = await self._hold(ref, delivery, role, state, decided, last_id(records))
+                return await self._hold(ref, delivery, role, state, decided, last_id(records))
             except errors.SequenceConflict:
                 fresh = False
-                continue
-            if running is not None:
-                running.handler, running.prompt = handler, prompt.text if prompt else ""
-            return running
 
     def _still_ours(self, ref: Ref, state: Invocation) -> bool:
         """Whether this runner is at work on it: then its renewals came too late for the server, and nothing else is wrong.
