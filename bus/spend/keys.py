@@ -15,6 +15,7 @@ SYSTEM = "system"
 TOKENS, USD = "tokens", "usd"
 
 _TREE = "tree_"
+_NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
@@ -58,14 +59,8 @@ def scope_token(project: str = "", role: str = "") -> str:
 
 
 def tree_token(root: str) -> str:
-    """``tree_<root>``: the run tree of an invocation.
-
-    Raises:
-        ValueError: the id cannot be part of a subject.
-    """
-    if not _TOKEN.fullmatch(root):
-        raise ValueError(f"expected the id of an invocation, got: {root!r}")
-    return _TREE + root
+    """``tree_<root>``: the run tree of an invocation. What cannot be part of a subject becomes ``-``."""
+    return _TREE + _NO_TOKEN.sub("-", root)[:128]
 
 
 def scope_text(token: str) -> str:
