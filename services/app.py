@@ -26,6 +26,7 @@ from bus.context import Context
 from bus.events import daemon as ev
 from bus.ids import new_id
 from bus.server import EmbeddedServer
+from bus.spend import Ledger
 from services import logs
 from services.daemon import Bus, Daemon, Evidence, control_id, daemon
 from services.declaration import apply_fleet
@@ -33,11 +34,12 @@ from services.fleet.file import load
 from services.fleet.registry import Registry
 from services.home import Home
 from services.launcher.main import Launcher, Options, daemons
+from services.quota.asking import WardenClient
+from services.quota.desk import QuotaDesk
 from services.receipts import Receipts
 from services.requests.requests import Requests
 from services.runner import handlers
 from services.runner.desk import Desk
-from services.runner.quota import Uncapped
 from services.runner.runner import Runner
 from services.runner.spool import Spool
 from services.warden import journal
@@ -99,6 +101,15 @@ async def start_runner(running: Daemon, credentials: Credentials, folder: Path, 
     registry = Registry(bus.bucket("registry"))
     await registry.open()
     running.teardown.push("registry", registry.close)
+    quota = QuotaDesk(
+        Ledger(bus.counters, bus.author.new_id),
+        registry,
+        bus.gate,
+        WardenClient(bus.connection),
+        bus.author,
+        store=bus.store,
+        load=bus.artifacts.get,
+    )
     desk = Desk(
         connection=bus.connection,
         store=bus.store,
@@ -108,7 +119,7 @@ async def start_runner(running: Daemon, credentials: Credentials, folder: Path, 
         artifacts=bus.artifacts,
         gate=bus.gate,
         trips=bus.trips,
-        quota=Uncapped(),
+        quota=quota,
         liveness=bus.liveness,
         spool=Spool(Home(running.home).spool, running.boot_id),
         boot_id=running.boot_id,

@@ -26,6 +26,7 @@ from bus.artifacts import Artifacts
 from bus.author import Author
 from bus.bucket import Bucket
 from bus.connection import Connection, Credentials, connect
+from bus.counters import Counters
 from bus.events import daemon as ev
 from bus.gate import Gate
 from bus.ids import new_id
@@ -74,6 +75,7 @@ class Bus:
         publisher.gate = self.gate
         self.artifacts = Artifacts(connection, self.gate)
         self.schedules = Schedules(connection, publisher)
+        self.counters = Counters(connection, publisher)
         self.trips = Trips(self.bucket(trips.BUCKET))
         self.liveness = Liveness(self.bucket("liveness"))
 

@@ -149,7 +149,7 @@ class Attempt:
             duration_ms=self._elapsed(),
             artifacts=tuple(dict.fromkeys((*context.kept, *result.artifacts))),
             tail=result.tail,
-            cost=self._desk.quota.cost(usage),
+            cost=self._desk.quota.cost(self.running.role, usage, self.running.hold),
         )
 
     async def _keep_result(self) -> None:
@@ -195,7 +195,7 @@ class Attempt:
             usage=usage,
             duration_ms=self._elapsed(),
             artifacts=tuple(context.kept) if context else (),
-            cost=self._desk.quota.cost(usage),
+            cost=self._desk.quota.cost(self.running.role, usage, self.running.hold),
         )
         try:
             state = (await self._settle(command, [])).state
@@ -250,7 +250,10 @@ class Attempt:
         """Back to the queue, at nobody's fault."""
         usage = self._context.spent if self._context is not None else ev.Usage()
         command = invocation.Release(
-            reason=reason, holder=self._desk.boot_id, usage=usage, cost=self._desk.quota.cost(usage)
+            reason=reason,
+            holder=self._desk.boot_id,
+            usage=usage,
+            cost=self._desk.quota.cost(self.running.role, usage, self.running.hold),
         )
         try:
             await self._settle(command, [])

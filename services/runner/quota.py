@@ -7,7 +7,7 @@ from typing import Protocol
 from bus.events.invocation import Hold, Requested, Settlement, Usage
 from bus.invocation import Cost
 from bus.subjects import Ref
-from services.fleet.registry import RegisteredPrompt, RegisteredRole
+from services.fleet.registry import RegisteredRole
 
 
 class Quota(Protocol):
@@ -17,13 +17,11 @@ class Quota(Protocol):
         """Whether a cap covers a role."""
         ...
 
-    async def reserve(
-        self, role: RegisteredRole, ref: Ref, request: Requested, prompt: RegisteredPrompt | None
-    ) -> Hold:
-        """Reserve what an attempt may use; waits until there is room.
+    async def reserve(self, role: RegisteredRole, ref: Ref, request: Requested, prompt: str = "") -> Hold | None:
+        """Reserve what an attempt may use; waits until there is room. None: no cap covers it any more.
 
         Raises:
-            bus.refusal.GuardRefused: it cannot be counted (no price, no declared maximum).
+            bus.refusal.GuardRefused: it cannot be counted (no price, no declared maximum), or its run tree was stopped.
         """
         ...
 
@@ -35,33 +33,14 @@ class Quota(Protocol):
         """Follow the end of a claim, after it was written."""
         ...
 
-    def cost(self, usage: Usage) -> Cost:
-        """What a usage costs."""
+    def cost(self, role: RegisteredRole, usage: Usage, hold: Hold | None) -> Cost:
+        """What a usage is settled at."""
         ...
 
+    def wake(self) -> None:
+        """A role, a cap or a price has changed."""
+        ...
 
-class Uncapped:
-    """No caps at all: for runners of a bus that counts nothing."""
-
-    def covers(self, role: RegisteredRole) -> bool:
-        """No."""
-        del role
-        return False
-
-    async def reserve(
-        self, role: RegisteredRole, ref: Ref, request: Requested, prompt: RegisteredPrompt | None
-    ) -> Hold:
-        """Nothing to reserve on."""
-        del role, request, prompt
-        return Hold(id=ref.id)
-
-    def give_back(self, hold: Hold) -> None:
-        """Nothing was reserved."""
-
-    def settle(self, settlement: Settlement) -> None:
-        """Nothing is counted."""
-
-    def cost(self, usage: Usage) -> Cost:
-        """Nothing."""
-        del usage
-        return Cost()
+    async def close(self) -> None:
+        """Send what is owed to the counters."""
+        ...

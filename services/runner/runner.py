@@ -94,6 +94,7 @@ class Runner:
         for worker in self.workers.values():
             await worker.close()
         await self._desk.keeper.close()
+        await self._desk.quota.close()
         await self._desk.close()
 
     def stopped(self) -> Held:
@@ -134,6 +135,7 @@ class Runner:
     async def _follow_registry(self) -> None:
         while True:
             key = await self._changes.get()
+            self._desk.quota.wake()
             kind, _, name = key.partition(".")
             if kind == "roles":
                 project, _, role = name.partition(".")

@@ -21,7 +21,7 @@ from bus.puller import Puller
 from bus.refusal import GuardRefused, Reason
 from bus.store import INVOCATIONS, Recorded, fold, read
 from bus.subjects import Ref, parse_event, role_consumer
-from services.fleet.registry import RegisteredPrompt, RegisteredRole
+from services.fleet.registry import RegisteredRole
 from services.runner.attempt import Attempt
 from services.runner.desk import Desk, LeftForLater
 from services.runner.handler import Handler
@@ -178,9 +178,7 @@ class Worker:
         fresh = delivery.delivery == 1 and record.data.generation == 0
         hold: ev.Hold | None = None
         if self._desk.quota.covers(role):
-            hold = await self._reserve(ref, delivery, record.data, prompt)
-            if hold is None:
-                return None
+            hold = await self._reserve(ref, delivery, record.data, prompt.text if prompt else "")
             command = msgspec.structs.replace(command, hold=hold)
         try:
             running = await self._claimed(ref, delivery, role, command, record, fresh=fresh)
@@ -197,10 +195,12 @@ class Worker:
         if hold is not None:
             self._desk.quota.give_back(hold)
 
-    async def _reserve(
-        self, ref: Ref, delivery: wire.Delivery, request: ev.Requested, prompt: RegisteredPrompt | None
-    ) -> ev.Hold | None:
-        """Reserve, parked, for as long as it takes: None when this runner ends before, and the work was put back."""
+    async def _reserve(self, ref: Ref, delivery: wire.Delivery, request: ev.Requested, prompt: str) -> ev.Hold | None:
+        """Reserve, parked, for as long as it takes. None: no cap covers the role any more.
+
+        Raises:
+            LeftForLater: there is nothing to claim: this runner ends, or the run tree was stopped.
+        """
         desk, task = self._desk, asyncio.current_task(self._loop)
         assert task is not None
         desk.reserving.add(task)
@@ -210,6 +210,9 @@ class Worker:
                     try:
                         return await desk.quota.reserve(self.role, ref, request, prompt)
                     except GuardRefused as exc:
+                        if exc.refusal.scope.startswith("tree "):
+                            await self._bury(ref, delivery)
+                            raise LeftForLater from exc
                         log.warning("cannot_be_counted", role=self.role.path, reason=str(exc))
                         await desk.gate.changed(_RECOUNT_S)
         except asyncio.CancelledError:
@@ -219,7 +222,7 @@ class Worker:
         finally:
             desk.reserving.discard(task)
         await self._put_back(ref, delivery)
-        return None
+        raise LeftForLater
 
     async def _claimed(
         self,
