@@ -15,7 +15,6 @@ import structlog
 from bus import errors, subjects
 from bus.events import invocation as ev
 from bus.follower import Follower
-from bus.refusal import GuardRefused
 from bus.store import INVOCATIONS, Recorded, read
 from services.fleet.spec import SANDBOX
 from services.receipts import Held
@@ -113,11 +112,15 @@ class Runner:
         return Held(held=len(waiting), spooled=spooled)
 
     async def _settle_leftovers(self) -> int:
-        try:
-            return await leftovers.settle(self._desk)
-        except (GuardRefused, errors.BusError) as exc:
-            log.warning("spool_waits", error=str(exc))
-            return 0
+        while not self._desk.gate.closed:
+            try:
+                return await leftovers.settle(self._desk)
+            except errors.StreamFrozen:
+                await asyncio.sleep(_LOOK_S)  # flags are cleared a moment before the server takes writes again
+            except errors.BusError as exc:
+                log.warning("spool_waits", error=str(exc))
+                return 0
+        return 0
 
     @property
     def handled(self) -> int:

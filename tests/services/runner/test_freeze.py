@@ -1,0 +1,201 @@
+"""A runner in a freeze: what is in hand is neither lost nor counted against anybody."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from bus.events import invocation as ev
+from bus.store import CONTROL
+from services.fleet.spec import OnFreeze
+from tests.services.rig import Rig, until
+
+
+async def freeze(rig: Rig) -> str:
+    """Throw the switch and wait for the server layer: the freeze's id."""
+    revision = await rig.bucket("flags").put("kill_switch", b"frozen")
+    await rig.control.subject(lambda r: r.subject == f"ctl.freeze.r{revision}.frozen")
+    return f"r{revision}"
+
+
+async def thaw(rig: Rig, id_: str) -> Any:
+    """Clear the switch and wait until all is released: the thawed event."""
+    await rig.bucket("flags").put("kill_switch", b"clear")
+    return (await rig.control.subject(lambda r: r.subject == f"ctl.freeze.{id_}.thawed")).data
+
+
+async def test_result_of_a_freeze_is_spooled_and_settled_at_the_thaw(rig: Rig) -> None:
+    """A handler that ends in a freeze writes nothing; its result lies on the disk and is in the log after the thaw."""
+    finish = asyncio.Event()
+
+    async def slow(input: Any) -> Any:
+        await finish.wait()
+        return {"got": input}
+
+    await rig.role("shop/slow", slow)
+    await rig.warden()
+    await rig.runner()
+    accepted = await rig.ask("shop/slow", 7)
+    await rig.story.event(accepted.id, "claimed")
+    id_ = await freeze(rig)
+    finish.set()
+    spool = rig.home / "spool"
+    await until(lambda: spool.is_dir() and list(spool.glob(f"{accepted.id}.*.json")))
+    assert not rig.story.of(accepted.id, "completed")
+    thawed = await thaw(rig, id_)
+    assert thawed.written == 0
+    completed = await rig.story.event(accepted.id, "completed")
+    assert bytes(completed.data.output) == b'{"got":7}'
+    assert [r.subject.rpartition(".")[2] for r in rig.story.of(accepted.id)] == ["requested", "claimed", "completed"]
+    assert not list(spool.glob("*"))
+    receipts = [r.data async for r in rig.bus.store.read(CONTROL, f"ctl.freeze.{id_}.receipt")]
+    assert {(r.stage, r.held) for r in receipts if r.daemon == "agent_runner"} == {("freeze", 1), ("thaw", 1)}
+
+
+async def test_handler_that_is_to_stop_is_put_back_at_the_thaw(rig: Rig) -> None:
+    """With on_freeze = stop a handler is cut, and its work runs again after the thaw, at its first attempt."""
+    begun = asyncio.Queue[int]()
+
+    async def slow(input: Any) -> Any:
+        begun.put_nowait(1)
+        if begun.qsize() == 1:
+            await asyncio.sleep(3600)
+        return input
+
+    await rig.role("shop/slow", slow, on_freeze=OnFreeze.STOP)
+    await rig.warden()
+    await rig.runner()
+    accepted = await rig.ask("shop/slow", 7)
+    await rig.story.event(accepted.id, "claimed")
+    await until(lambda: begun.qsize() == 1)
+    id_ = await freeze(rig)
+    await thaw(rig, id_)
+    released = await rig.story.event(accepted.id, "released")
+    assert released.data.reason is ev.ReleaseReason.FREEZE
+    await rig.story.event(accepted.id, "completed")
+    assert [r.data.attempt for r in rig.story.of(accepted.id, "claimed")] == [1, 1]
+
+
+async def test_handler_whose_asking_is_refused_by_a_freeze_is_not_blamed(rig: Rig) -> None:
+    """A handler that fails because the freeze refuses what it asks goes back to the queue, and no error is counted."""
+    go = asyncio.Event()
+
+    async def asking(input: Any, ctx: Any) -> Any:
+        if not go.is_set():
+            await go.wait()
+            await ctx.request("shop/echo", 1)
+        return input
+
+    async def echo(input: Any) -> Any:
+        return input
+
+    await rig.role("shop/echo", echo)
+    await rig.role("shop/asking", asking)
+    await rig.warden()
+    await rig.runner()
+    accepted = await rig.ask("shop/asking", 7)
+    await rig.story.event(accepted.id, "claimed")
+    id_ = await freeze(rig)
+    go.set()
+    await thaw(rig, id_)
+    await rig.story.event(accepted.id, "completed")
+    assert not rig.story.of(accepted.id, "failed")
+
+
+async def test_later_boot_settles_what_an_earlier_one_spooled(rig: Rig) -> None:
+    """A runner that ends in the freeze leaves its result in the spool; its successor writes it under the old claim."""
+    finish = asyncio.Event()
+    calls = 0
+
+    async def slow(input: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        await finish.wait()
+        return input
+
+    await rig.role("shop/slow", slow, grace=0.2)
+    await rig.warden()
+    first, _ = await rig.runner()
+    accepted = await rig.ask("shop/slow", 7)
+    await rig.story.event(accepted.id, "claimed")
+    id_ = await freeze(rig)
+    finish.set()
+    spool = rig.home / "spool"
+    await until(lambda: spool.is_dir() and list(spool.glob(f"{accepted.id}.*.json")))
+    await rig.end(first)
+    assert list(spool.glob(f"{accepted.id}.*.json"))
+    await rig.runner()
+    await thaw(rig, id_)
+    completed = await rig.story.event(accepted.id, "completed")
+    assert completed.data.holder == first.boot_id
+    assert calls == 1
+    assert not list(spool.glob("*"))
+
+
+async def test_claim_of_a_holder_that_did_not_outlive_the_freeze_is_put_back(rig: Rig) -> None:
+    """Work without a result whose runner ended in the freeze costs no attempt and no crash: it runs again after the thaw."""
+    begun = 0
+
+    async def slow(input: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            await asyncio.sleep(3600)
+        return input
+
+    await rig.role("shop/slow", slow, grace=0.1)
+    await rig.warden()
+    first, _ = await rig.runner()
+    accepted = await rig.ask("shop/slow", 7)
+    await rig.story.event(accepted.id, "claimed")
+    await until(lambda: begun == 1)
+    id_ = await freeze(rig)
+    await rig.end(first)
+    await rig.runner()
+    thawed = await thaw(rig, id_)
+    assert thawed.put_back == 1
+    await rig.story.event(accepted.id, "completed")
+    assert [r.data.attempt for r in rig.story.of(accepted.id, "claimed")] == [1, 1]
+    assert not rig.story.of(accepted.id, "swept")
+
+
+async def test_nothing_is_claimed_in_a_freeze_and_everything_after_it(rig: Rig) -> None:
+    """Requests that were waiting when the freeze came are neither claimed nor failed in it, and all completed after it."""
+
+    async def echo(input: Any) -> Any:
+        await asyncio.sleep(0.002)
+        return input
+
+    await rig.role("shop/echo", echo, concurrency=2)
+    await rig.warden()
+    await rig.runner()
+    accepted = [await rig.ask("shop/echo", n) for n in range(200)]
+    id_ = await freeze(rig)
+    frozen = (await rig.control.subject(lambda r: r.subject == f"ctl.freeze.{id_}.frozen")).data
+    assert (await rig.connection.api("STREAM.INFO.INVOCATIONS"))["state"]["last_seq"] == frozen.seq
+    await thaw(rig, id_)
+    for one in accepted:
+        await rig.story.event(one.id, "completed")
+    for one in accepted:
+        assert len(rig.story.of(one.id, "claimed")) == 1
+
+
+@pytest.mark.parametrize("rate", [40.0])
+async def test_ramp_releases_the_backlog_in_turns(rig: Rig, rate: float) -> None:
+    """After a thaw with a ramp claims take turns; when the backlog is gone the ramp is too."""
+
+    async def echo(input: Any) -> Any:
+        return input
+
+    await rig.role("shop/echo", echo)
+    await rig.warden()
+    accepted = [await rig.ask("shop/echo", n) for n in range(20)]
+    id_ = await freeze(rig)
+    await rig.runner()
+    await rig.bucket("flags").put("kill_switch", b'{"mode":"clear","ramp":%d}' % int(rate))
+    await rig.control.subject(lambda r: r.subject == f"ctl.freeze.{id_}.thawed")
+    claims = [(await rig.story.event(one.id, "claimed")).stored_at for one in accepted]
+    assert (max(claims) - min(claims)).total_seconds() > (len(claims) - 2) / rate
+    await until(lambda: rig.bus.gate.ramp is None)
