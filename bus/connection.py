@@ -7,7 +7,9 @@ way when it dropped stay unanswered, which is not the same as refused: whoever m
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import structlog
@@ -30,6 +32,8 @@ PENDING_BYTES = 64 * 1024 * 1024
 
 #: What the server says to a wrong login; the driver has a class for it only once it is connected.
 _REFUSED = "authorization violation"
+#: What it says to a publish that the login may not make.
+_DENIED = re.compile(r"permissions violation for publish to \"([^\"]+)\"", re.IGNORECASE)
 
 
 class LoginRefused(errors.BusUnreachable):
@@ -65,6 +69,8 @@ class Connection:
         self._up = asyncio.Event()
         #: What went wrong last; the driver's own exception only says "no servers available".
         self._last_error: BaseException | None = None
+        #: Called with the subject of each publish that the server refused to this login.
+        self.on_denied: list[Callable[[str], None]] = []
         #: Loop time since which the connection stands without a break.
         self.up_since = asyncio.get_running_loop().time()
 
@@ -117,6 +123,12 @@ class Connection:
 
     async def _failed(self, exc: Exception) -> None:
         self._last_error = exc
+        denied = _DENIED.search(str(exc))
+        if denied is not None:
+            log.error("permission_denied", subject=denied[1], error=str(exc))
+            for listener in self.on_denied:
+                listener(denied[1])
+            return
         # While nothing is connected every try reports here: bus_lost has said it once.
         if self._up.is_set():
             log.warning("bus_error", url=self.url, error=repr(exc))

@@ -10,6 +10,7 @@
     │   ├── SequenceConflict    the fence: somebody appended before us
     │   ├── StreamFrozen        the server refuses writes to the stream
     │   └── StoreFull           the server has no room left
+    ├── PermissionDenied        this login may not write there
     ├── PayloadTooLarge         an event over the limit; says what the limit is
     ├── BadSubject              a name that cannot be a subject token
     ├── BadEvent                bytes that are no event of ours
@@ -88,6 +89,16 @@ class StoreFull(ServerError):
             what,
             code,
             f"{description}; free space on its disk, then restart nats-server (it measures its disk when it starts)",
+        )
+
+
+class PermissionDenied(BusError):
+    """The server does not let this login write to a subject."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        super().__init__(
+            f"this login may not write to {subject}; who may is in infra/nats/users.toml, and a person's own login is that of `systems env`"
         )
 
 

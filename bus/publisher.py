@@ -59,6 +59,7 @@ class Publisher:
     async def open(self) -> None:
         """Start listening for answers."""
         self._inbox = await self._nc.sink(self._prefix + "*", self._answered)
+        self._connection.on_denied.append(self._denied)
         self._task = asyncio.create_task(self._expire(), name="publisher_deadlines")
 
     async def close(self) -> None:
@@ -66,6 +67,7 @@ class Publisher:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            self._connection.on_denied.remove(self._denied)
         if self._inbox is not None:
             await self._nc.unsink(self._inbox)
         self._give_up(float("inf"))
@@ -129,6 +131,14 @@ class Publisher:
             future.set_result(answer)
         else:
             future.set_exception(wire.refusal(f"a publish to {subject}", answer.error))
+
+    def _denied(self, subject: str) -> None:
+        """The server will not answer these: it has said that this login may not."""
+        for inbox, (future, _, wanted) in list(self._waiting.items()):
+            if wanted == subject:
+                del self._waiting[inbox]
+                if not future.done():
+                    future.set_exception(errors.PermissionDenied(subject))
 
     async def _expire(self) -> None:
         while True:

@@ -119,10 +119,7 @@ class Store:
         payload = ce.encode(event)
         while True:
             try:
-                ack = await self._publisher.publish_nowait(event.subject, payload, headers)
-                if ack.stream == INVOCATIONS:
-                    self.last_written = ack.seq
-                return ack.seq
+                return self._noted(await self._publisher.publish_nowait(event.subject, payload, headers))
             except errors.SequenceConflict:
                 stored = await self._find(event, scope)
                 if stored is None:
@@ -187,12 +184,14 @@ class Store:
             payload = ce.encode(item.event)
             if position == len(batch):
                 headers[wire.BATCH_COMMIT] = "1"
-                ack = await self._publisher.publish(item.event.subject, payload, headers)
-                if ack.stream == INVOCATIONS:
-                    self.last_written = ack.seq
-                return ack.seq
+                return self._noted(await self._publisher.publish(item.event.subject, payload, headers))
             self._publisher.send(item.event.subject, payload, headers)
         raise AssertionError("a batch has at least one event")
+
+    def _noted(self, ack: wire.PubAck) -> int:
+        if ack.stream == INVOCATIONS:
+            self.last_written = ack.seq
+        return ack.seq
 
     async def _find(self, event: ce.Envelope, scope: str) -> int | None:
         """The sequence under which the event was stored by an earlier try, if it was."""

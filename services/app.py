@@ -27,7 +27,7 @@ from bus.events import daemon as ev
 from bus.ids import new_id
 from bus.server import EmbeddedServer
 from bus.spend import Ledger
-from services import logs
+from services import credentials, logs
 from services.daemon import Bus, Daemon, Evidence, control_id, daemon
 from services.declaration import apply_fleet
 from services.fleet.file import load
@@ -87,12 +87,12 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
     return task
 
 
-async def start_runner(running: Daemon, credentials: Credentials, folder: Path, *, only: str = "") -> Runner:
+async def start_runner(running: Daemon, agents: Credentials, folder: Path, *, only: str = "") -> Runner:
     """Claims and runs everything that is registered, or the roles of one project.
 
     Args:
         running: the daemon that it is.
-        credentials: for its handlers' child processes.
+        agents: the login of its handlers' child processes.
         folder: where handlers' relative paths begin.
         only: the project; empty for all but the drills'.
     """
@@ -125,7 +125,7 @@ async def start_runner(running: Daemon, credentials: Credentials, folder: Path, 
         boot_id=running.boot_id,
         runner=f"{running.instance}@{running.host}",
         build=lambda role: handlers.build(role, folder),
-        environment=child_environment(credentials, running.home),
+        environment=child_environment(agents, running.home),
     )
     runner = Runner(desk, only=only)
 
@@ -150,11 +150,11 @@ async def start_runner(running: Daemon, credentials: Credentials, folder: Path, 
     return runner
 
 
-def child_environment(credentials: Credentials, home: Path) -> dict[str, str]:
-    """What a handler's child process needs to reach the bus as the runner does."""
-    found = {"SYSTEMS_HOME": str(home), "NATS_URL": credentials.url}
-    if isinstance(credentials, Context):
-        found |= context.exports(credentials, home)
+def child_environment(agents: Credentials, home: Path) -> dict[str, str]:
+    """What a handler's child process needs to reach the bus: as one who asks, not as the runner."""
+    found = {"SYSTEMS_HOME": str(home), "NATS_URL": agents.url}
+    if isinstance(agents, Context):
+        found |= context.exports(agents, home)
     # A child finds the `systems` command of the installation that runs it.
     found["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return found
@@ -208,8 +208,9 @@ async def run_launcher(home: Home, file: Path) -> None:
     loaded = load(file)
 
     @asynccontextmanager
-    async def on_server_ready(credentials: Context) -> AsyncIterator[EventReporter]:
-        async with daemon("launcher", "launcher", home.path, credentials) as running:
+    async def on_server_ready(where: Context) -> AsyncIterator[EventReporter]:
+        login = credentials.as_user(home, where, "launcher")
+        async with daemon("launcher", "launcher", home.path, login) as running:
             changed = await apply_fleet(running.bus, loaded)
             log.info("fleet_applied", file=str(file), changed=changed)
             await running.announce()
@@ -231,8 +232,7 @@ async def run_launcher(home: Home, file: Path) -> None:
 async def run_warden(home: Home, instance: str) -> None:
     """The warden daemon."""
     calm_collector()
-    credentials = context.load(home.path, None, None, {})
-    async with daemon("warden", instance, home.path, credentials) as running:
+    async with daemon("warden", instance, home.path, credentials.load(home, "warden")) as running:
         task = await start_warden(running)
         await _until_stopped(running, task)
 
@@ -250,9 +250,8 @@ def calm_collector() -> None:
 async def run_runner(home: Home, instance: str, folder: Path, only: str) -> None:
     """The agent_runner daemon."""
     calm_collector()
-    credentials = context.load(home.path, None, None, {})
-    async with daemon("agent_runner", instance, home.path, credentials) as running:
-        runner = await start_runner(running, credentials, folder, only=only)
+    async with daemon("agent_runner", instance, home.path, credentials.load(home, "agent_runner")) as running:
+        runner = await start_runner(running, credentials.load(home, credentials.AGENTS), folder, only=only)
         await _until_stopped(running, asyncio.create_task(runner.run(), name="runner"))
 
 

@@ -52,6 +52,7 @@ STATUSES: dict[str, Exit] = {
     "Refused": Exit.REFUSED,
     "Conflict": Exit.REFUSED,
     "PayloadTooLarge": Exit.REFUSED,
+    "PermissionDenied": Exit.REFUSED,
     "SequenceConflict": Exit.REFUSED,
     "GuardRefused": Exit.LATER,
     "StreamFrozen": Exit.LATER,

@@ -25,6 +25,7 @@ from bus import context as contexts
 from bus import errors, server
 from bus.context import Context
 from bus.server import EmbeddedServer
+from services import credentials
 from services.fleet.spec import Fleet
 from services.home import Home, write_json
 from services.launcher import control
@@ -145,6 +146,7 @@ class Launcher:
         if fleet.url or fleet.context:
             named = contexts.load(None, fleet.url or None, fleet.context or None, self.options.environ)
             return named.anchored(Path.cwd())
+        logins = credentials.make(self.home)
         embedded = EmbeddedServer(
             server.Options(
                 store_dir=self.home.nats,
@@ -152,12 +154,13 @@ class Launcher:
                 prefer=self._last_port(),
                 log_file=self.home.logs / f"{EmbeddedServer.name}.log",
                 sync_always=self.options.sync_always,
+                config=credentials.authorization(logins),
             )
         )
         await self.supervisor.add(embedded, f"{SYSTEMS} up --home {self.home.path}")
         # A fixed address makes the next start come back to it, also after this file is gone.
         write_json(self.home.run / "port.json", embedded.port)
-        return Context(url=embedded.url)
+        return msgspec.structs.replace(logins[credentials.OPERATOR], url=embedded.url)
 
     def _last_port(self) -> int:
         """The port of the last run; 0 if there was none, or what is left of it is damaged."""
