@@ -135,10 +135,10 @@ class Publisher:
     def _denied(self, subject: str) -> None:
         """The server will not answer these: it has said that this login may not."""
         for inbox, (future, _, wanted) in list(self._waiting.items()):
-            if wanted == subject:
+            if wanted.lower() == subject.lower():  # the driver tells errors in lower case
                 del self._waiting[inbox]
                 if not future.done():
-                    future.set_exception(errors.PermissionDenied(subject))
+                    future.set_exception(errors.PermissionDenied(wanted))
 
     async def _expire(self) -> None:
         while True:

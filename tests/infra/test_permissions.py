@@ -1,0 +1,185 @@
+"""The users of the embedded server, and what the server lets them do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bus import errors, plan
+from bus.author import Author
+from bus.context import Context
+from bus.server import EmbeddedServer, Options
+from bus.topology import Topology, role_consumer, streams
+from services import credentials
+from services.daemon import Bus, open_bus
+from services.home import Home
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> Home:
+    """A home with its directories."""
+    made = Home(tmp_path / "home")
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+async def guarded(home: Home) -> AsyncIterator[dict[str, Context]]:
+    """A server with the generated users, the bus's streams and one role's consumer: the logins."""
+    logins = credentials.make(home)
+    options = Options(store_dir=home.nats, config=credentials.authorization(logins))
+    async with EmbeddedServer(options) as server:
+        found = {name: msgspec.structs.replace(login, url=server.url) for name, login in logins.items()}
+        bus = await open_bus(found["operator"], "test", Author("/test", actor="tester"))
+        shape = Topology(
+            streams=streams(),
+            consumers=(role_consumer("shop", "coder", ack_wait_s=30, max_deliver=7, max_ack_pending=100),),
+        )
+        await plan.apply(bus.connection, shape, await plan.plan(bus.connection, shape))
+        await bus.close()
+        yield found
+
+
+async def of(guarded: dict[str, Context], user: str) -> Bus:
+    """A connection as a user."""
+    return await open_bus(guarded[user], f"test-{user}", Author(f"/test/{user}", actor=user))
+
+
+async def may_publish(bus: Bus, subject: str) -> bool:
+    """Whether the server stores what the user publishes there."""
+    try:
+        await bus.publisher.publish(subject, b"frozen" if "flags" in subject else b"{}")
+    except errors.PermissionDenied:
+        return False
+    return True
+
+
+async def may_ask(bus: Bus, request: str) -> bool:
+    """Whether the server answers a JetStream API request of the user, with whatever."""
+    try:
+        await bus.connection.api(request, {}, timeout=0.7)
+    except errors.Unanswered:
+        return False
+    except errors.ServerError:
+        return True
+    return True
+
+
+HARD, SOFT = "$KV.flags.kill_switch_hard", "$KV.flags.kill_switch"
+PUBLISH = {
+    "operator": {"inv.shop.coder.x.requested": True, "ctl.a.b.c": True, SOFT: True},
+    "launcher": {HARD: False, SOFT: False, "$KV.registry.x": True, "ctl.a.b.c": True},
+    "warden": {
+        HARD: False,
+        SOFT: True,
+        "inv.shop.coder.x.requested": True,
+        "$KV.trips.x": True,
+        "spend.x.tokens.y": True,
+    },
+    "agent_runner": {
+        HARD: False,
+        SOFT: False,
+        "$KV.registry.x": False,
+        "inv.shop.coder.x.requested": True,
+        "ctl.a.b.c": True,
+        "$KV.trips.x": True,
+        "$KV.liveness.x": True,
+    },
+    "agents": {
+        HARD: False,
+        SOFT: False,
+        "$KV.registry.x": False,
+        "$KV.trips.x": False,
+        "inv.shop.coder.x.requested": False,
+        "ctl.a.b.c": False,
+        "dlq.a.b.c": False,
+        "spend.x.tokens.y": False,
+    },
+    "slack_mirror": {HARD: False, "inv.shop.coder.x.requested": False, "ctl.a.b.c": True},
+    "projector": {HARD: False, SOFT: False, "inv.shop.coder.x.requested": False, "$KV.trips.x": False},
+}
+API = {
+    "warden": {"STREAM.UPDATE.INVOCATIONS": True, "STREAM.UPDATE.KV_flags": False, "STREAM.PURGE.KV_flags": False},
+    "launcher": {"STREAM.UPDATE.INVOCATIONS": True, "STREAM.UPDATE.KV_flags": False, "STREAM.DELETE.KV_flags": False},
+    "agent_runner": {
+        "STREAM.UPDATE.INVOCATIONS": False,
+        "STREAM.MSG.DELETE.KV_flags": False,
+        "STREAM.PURGE.KV_flags": False,
+        "STREAM.INFO.INVOCATIONS": True,
+        "CONSUMER.PAUSE.INVOCATIONS.shop_coder": False,
+    },
+    "agents": {
+        "STREAM.UPDATE.INVOCATIONS": False,
+        "STREAM.PURGE.INVOCATIONS": False,
+        "STREAM.DELETE.KV_flags": False,
+        "CONSUMER.PAUSE.INVOCATIONS.shop_coder": False,
+        "STREAM.INFO.INVOCATIONS": True,
+    },
+}
+
+
+@pytest.mark.parametrize("user", PUBLISH)
+async def test_user_publishes_what_it_may_and_nothing_else(guarded: dict[str, Context], user: str) -> None:
+    """Of each user's subjects the server takes exactly those that its table allows, and says at once which it does not."""
+    bus = await of(guarded, user)
+    bus.publisher.gate = None  # the flags that this test puts are to be refused by nobody but the server
+    try:
+        assert {subject: await may_publish(bus, subject) for subject in PUBLISH[user]} == PUBLISH[user]
+    finally:
+        await bus.close()
+
+
+@pytest.mark.parametrize("user", API)
+async def test_user_changes_only_the_streams_that_it_may(guarded: dict[str, Context], user: str) -> None:
+    """Streams are changed by people, launcher and warden, and the flags' stream by people alone."""
+    bus = await of(guarded, user)
+    try:
+        assert {request: await may_ask(bus, request) for request in API[user]} == API[user]
+    finally:
+        await bus.close()
+
+
+async def test_hard_freeze_is_put_and_cleared_by_the_operator_only(guarded: dict[str, Context]) -> None:
+    """A hard flag that the operator has put is still there after every daemon has tried to clear or delete it."""
+    operator = await of(guarded, "operator")
+    try:
+        await operator.bucket("flags").put("kill_switch_hard", b"frozen")
+        for user in PUBLISH.keys() - {"operator"}:
+            bus = await of(guarded, user)
+            try:
+                with pytest.raises(errors.PermissionDenied):
+                    await bus.bucket("flags").put("kill_switch_hard", b"clear")
+                with pytest.raises(errors.PermissionDenied):
+                    await bus.bucket("flags").delete("kill_switch_hard")
+            finally:
+                await bus.close()
+        entry = await operator.bucket("flags").get("kill_switch_hard")
+        assert entry is not None
+        assert entry.value == b"frozen"
+        await operator.bucket("flags").put("kill_switch_hard", b"clear")
+    finally:
+        await operator.close()
+
+
+async def test_logins_are_made_once_and_for_this_user_alone(home: Home) -> None:
+    """Two starts of a home use the same passwords; another home's differ; nobody else can read the files."""
+    first, second = credentials.make(home), credentials.make(home)
+    assert first == second
+    other = Home(home.path.parent / "other")
+    other.prepare()
+    assert {login.password for login in credentials.make(other).values()}.isdisjoint(
+        login.password for login in first.values()
+    )
+    assert {file.stat().st_mode & 0o777 for file in home.credentials.glob("*.json")} == {0o600}
+
+
+async def test_damaged_login_is_made_anew(home: Home) -> None:
+    """A login file with rubbish in it gets another password, and the others keep theirs."""
+    before = credentials.make(home)
+    credentials.file(home, "warden").write_text("{")
+    after = credentials.make(home)
+    assert after["warden"].password != before["warden"].password
+    assert after["agents"] == before["agents"]
