@@ -11,7 +11,8 @@ import pytest
 from bus import flags
 from bus.liveness import Heartbeat
 from services import health
-from services.health import DaemonLine, KillSwitchLine, Panel, RoleLine, State, Verdict
+from services.freezes import Freeze
+from services.health import DaemonLine, Panel, RoleLine, State, TripLine, Verdict
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUNNER = DaemonLine(name="agent_runner-1", state=State.ALIVE, daemon="agent_runner")
@@ -25,7 +26,7 @@ GOOD = Panel(
     oldest_in_flight_s=None,
     oldest_in_flight="",
     last_errors=(),
-    kill_switch=KillSwitchLine(mode=flags.Mode.CLEAR),
+    kill_switch=Freeze(mode=flags.Mode.CLEAR),
     guards=(),
 )
 
@@ -41,7 +42,24 @@ def beat(**more: Any) -> Heartbeat:
     [
         ({}, Verdict.NOMINAL, ""),
         ({"dead_letters": 2}, Verdict.CONCERN, "2 dead letters wait"),
-        ({"kill_switch": KillSwitchLine(mode=flags.Mode.HARD)}, Verdict.CONCERN, "kill switch is set (hard)"),
+        ({"kill_switch": Freeze(mode=flags.Mode.HARD)}, Verdict.CONCERN, "frozen (hard)"),
+        ({"kill_switch": Freeze(mode=flags.Mode.CLEAR, thawing=True)}, Verdict.CONCERN, "thawing"),
+        ({"kill_switch": Freeze(mode=flags.Mode.CLEAR, problem="the flag was deleted")}, Verdict.CONCERN, "deleted"),
+        (
+            {"kill_switch": Freeze(mode=flags.Mode.SOFT, writes=3)},
+            Verdict.ULTRA,
+            "3 events were stored after the freeze",
+        ),
+        (
+            {"kill_switch": Freeze(mode=flags.Mode.SOFT, missing=("warden",), overdue=("warden",))},
+            Verdict.ULTRA,
+            "no receipt of the freeze from warden",
+        ),
+        (
+            {"trips": (TripLine(key="quota.x", scope="shop", sentence="shop is refused"),)},
+            Verdict.CONCERN,
+            "shop is refused",
+        ),
         ({"unseen": ("claims",)}, Verdict.CONCERN, "not seen: claims"),
         ({"daemons": ()}, Verdict.ULTRA, "no agent_runner is alive; 5 invocations wait"),
         ({"daemons": (), "unseen": ("claims",)}, Verdict.ULTRA, "no agent_runner is alive"),

@@ -47,7 +47,7 @@ home, fleet, lines = Home(Path(sys.argv[1])), msgspec.json.decode(sys.argv[2], t
 
 @asynccontextmanager
 async def on_server_ready(context):
-    client = await nats.connect(context.url)
+    client = await nats.connect(context.url, **context.connect_options())
     yield None
     await client.flush()
     await client.close()
@@ -152,7 +152,7 @@ async def test_launcher_starts_and_stops_a_fleet(start: Start, home: Home) -> No
     lines = {name: record % name for name in ("warden", "runner")}
     process = await start(**lines)
     address = context.load(home.path, None, None, {})
-    client = await nats.connect(address.url)
+    client = await nats.connect(address.url, **address.connect_options())
     await client.close()
     running = await pids(home)
     assert list(running) == ["nats-server", "warden", "runner"]
