@@ -31,13 +31,23 @@ class Parking:
     @asynccontextmanager
     async def parked(self, delivery: wire.Delivery, ack_wait: float) -> AsyncIterator[None]:
         """Keep a delivery alive for as long as the block takes."""
-        self._parked[delivery.reply] = (ack_wait / 3, asyncio.get_running_loop().time())
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._rounds(), name="parking")
+        await self.park(delivery, ack_wait)
         try:
             yield
         finally:
-            self._parked.pop(delivery.reply, None)
+            self.release(delivery)
+
+    async def park(self, delivery: wire.Delivery, ack_wait: float) -> None:
+        """Keep a delivery alive until it is released."""
+        if delivery.reply in self._parked:
+            return
+        self._parked[delivery.reply] = (ack_wait / 3, asyncio.get_running_loop().time())
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._rounds(), name="parking")
+
+    def release(self, delivery: wire.Delivery) -> None:
+        """Keep it alive no more. Nothing happens to one that is not parked."""
+        self._parked.pop(delivery.reply, None)
 
     async def close(self) -> None:
         """Let all of them go: they come again when their time at the server is over."""

@@ -276,8 +276,12 @@ class Worker:
         decided: list[ev.InvocationEvent],
         cause: str,
     ) -> Running | None:
-        async with self._desk.parking.parked(delivery, role.role.ack_wait):
-            written = await self._desk.append(ref, state, decided, cause)
+        try:
+            written = await self._desk.append(
+                ref, state, decided, cause, refused=lambda: self._desk.parking.park(delivery, role.role.ack_wait)
+            )
+        finally:
+            self._desk.parking.release(delivery)
         state = written.state
         if state.status is not invocation.Status.RUNNING:
             # Its crashes were spent before we could begin: buried instead of claimed.
