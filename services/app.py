@@ -52,7 +52,7 @@ KINDS = ("launcher", "warden", "agent_runner")
 
 def requests_of(bus: Bus, registry: Registry) -> Requests:
     """The door through which every request comes."""
-    return Requests(registry, bus.store, bus.author, bus.artifacts, bus.schedules)
+    return Requests(registry, bus.store, bus.author, bus.artifacts, bus.schedules, bus.gate)
 
 
 def answer_freezes(running: Daemon, receipts: Receipts) -> None:

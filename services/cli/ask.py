@@ -14,10 +14,11 @@ import msgspec
 from nats import errors as driver
 
 from bus import errors, subjects
+from bus.refusal import GuardRefused
 from services.cli.exits import CommandFailed, Exit, status_of_kind
 from services.cli.session import Session
 from services.requests.requests import Accepted, Ask
-from services.requests.service import ACTOR, DUE, KEY, PARENT, Refusal
+from services.requests.service import ACTOR, DUE, KEY, PARENT, No
 
 #: Seconds that the service may be away: a warden that is restarted is back within them.
 AWAY_S = 5.0
@@ -97,8 +98,10 @@ class CommandUnanswered(errors.BusUnreachable):
 def _read(data: bytes, answered: Mapping[str, str]) -> Accepted:
     if "Nats-Service-Error-Code" not in answered:
         return msgspec.json.decode(data, type=Accepted)
-    refusal = msgspec.json.decode(data, type=Refusal)
-    raise CommandFailed(refusal.reason, status_of_kind(refusal.refused), refusal.refused)
+    no = msgspec.json.decode(data, type=No)
+    if no.refusal is not None:
+        raise GuardRefused(no.refusal)
+    raise CommandFailed(no.reason, status_of_kind(no.refused), no.refused)
 
 
 async def _by_hand(

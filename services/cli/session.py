@@ -54,7 +54,7 @@ class Session:
     async def requests(self) -> Requests:
         """The door for requests, used directly."""
         bus = self.bus
-        return Requests(await self.registry(), bus.store, bus.author, bus.artifacts, bus.schedules)
+        return Requests(await self.registry(), bus.store, bus.author, bus.artifacts, bus.schedules, bus.gate)
 
     async def find(self, id_: str) -> Ref:
         """The invocation with this id.

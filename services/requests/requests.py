@@ -18,9 +18,12 @@ from bus.artifacts import Artifacts
 from bus.author import Author
 from bus.envelope import Envelope
 from bus.events import invocation as ev
+from bus.gate import Gate
+from bus.refusal import GuardRefused, Reason, Refusal
 from bus.schedules import Schedules
 from bus.store import Append, Store
 from bus.subjects import Ref, parse_role
+from bus.trips import tree_key
 from services.fleet import schema
 from services.fleet.registry import RegisteredRole, Registry
 
@@ -79,9 +82,16 @@ class Requests:
     """Checks requests and puts them into the log."""
 
     def __init__(
-        self, registry: Registry, store: Store, author: Author, artifacts: Artifacts, schedules: Schedules
+        self,
+        registry: Registry,
+        store: Store,
+        author: Author,
+        artifacts: Artifacts,
+        schedules: Schedules,
+        gate: Gate | None = None,
     ) -> None:
         self._registry = registry
+        self._gate = gate
         self._store = store
         self._author = author
         self._artifacts = artifacts
@@ -93,12 +103,14 @@ class Requests:
         Raises:
             BadSubject, UnknownName: no such role.
             RequestRefused: the asking role may not ask it, or the input is too large.
+            GuardRefused: the asker's run tree was stopped, or would grow too deep.
             services.fleet.schema.InputMismatch, NotJson: the input does not fit.
         """
         project, name = parse_role(ask.role)
         found = self._registry.role(project, name)
         if ask.asker is not None:
             self._check_asker(ask.asker.ref, found)
+            self._check_tree(ask.asker)
         if len(bytes(ask.input)) > INPUT_LIMIT:
             raise RequestRefused(
                 f"expected input of at most {INPUT_LIMIT:,} bytes, got: {len(bytes(ask.input)):,}; "
@@ -114,6 +126,22 @@ class Requests:
             raise RequestRefused(
                 f"role {asker.project}/{asker.role} may not ask {asked.path}; "
                 f"it may ask: {', '.join(allowed) or 'nobody'}; add it to `asks` of {asker.project}/{asker.role} in the fleet file"
+            )
+
+    def _check_tree(self, asker: Asker) -> None:
+        tripped = self._gate.trips.get(tree_key(asker.root)) if self._gate is not None else None
+        if tripped is not None:
+            raise GuardRefused(tripped)
+        limit = self._registry.loop.depth
+        if asker.depth + 1 > limit:
+            raise GuardRefused(
+                Refusal(
+                    reason=Reason.LOOP,
+                    scope=f"tree {asker.root}",
+                    because=f"{asker.ref} is {asker.depth} deep, and a run tree may be {limit} deep",
+                    clears="a person, with a higher `depth` under [loop] of the fleet file",
+                    allowed="finishing what runs",
+                )
             )
 
     def ref(self, ask: Ask) -> Ref:

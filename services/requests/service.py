@@ -24,6 +24,7 @@ from nats.micro.service import EndpointConfig, EndpointStats, Service, ServiceCo
 from bus import errors, invocation, subjects
 from bus.invocation import Refused, Status
 from bus.invocations import last_id
+from bus.refusal import GuardRefused, Reason, Refusal
 from bus.store import fold
 from services.daemon import Bus
 from services.fleet import schema
@@ -45,13 +46,24 @@ _ANONYMOUS = "anonymous"
 _AT_ONCE = 256
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``gate.check`` is asked: for whom."""
+
+    #: ``project/role``; empty for the system as a whole.
+    role: str = ""
+    #: Root of the run tree.
+    root: str = ""
+
+
+class No(msgspec.Struct, frozen=True, kw_only=True):
     """The body of an answer that says no."""
 
-    #: Class of the error: ``UnknownName``, ``RequestRefused``, …
+    #: Class of the error: ``UnknownName``, ``RequestRefused``, ``GuardRefused``, …
     refused: str
     #: One sentence: what was expected, what came, what to do.
     reason: str
+    #: The whole refusal, where a guard says no.
+    refusal: Refusal | None = None
 
 
 class Services:
@@ -80,6 +92,22 @@ class Services:
             "Facts about the fleet, and cancelling",
             {"status": ("fleet.status", self._status), "cancel": ("fleet.cancel.*", self._cancel)},
         )
+        await self._serve(
+            "gate", "Whether writes may go out right now: gate.check", {"check": ("gate.check", self._check)}
+        )
+
+    async def _check(self, request: Request) -> bytes:
+        """Whether writes may go out, and work of a role or a run tree may go on."""
+        try:
+            asked = msgspec.json.decode(request.data, type=Question) if request.data.strip() else Question()
+        except msgspec.DecodeError as exc:
+            raise RequestRefused(
+                f'expected nothing, or JSON like {{"role": "shop/coder"}}, got: {request.data[:80]!r} ({exc})'
+            ) from exc
+        refusal = self._bus.gate.refusal(role=asked.role, root=asked.root)
+        if refusal is not None:
+            raise GuardRefused(refusal)
+        return b'{"allowed":true}'
 
     async def close(self) -> None:
         """Answer no more, after what is under way."""
@@ -128,8 +156,12 @@ class Services:
         try:
             answer = await handler(request)
         except (errors.BusError, Refused) as exc:
-            code = "503" if isinstance(exc, errors.BusUnreachable | errors.StreamFrozen) else "400"
-            body = msgspec.json.encode(Refusal(refused=type(exc).__name__, reason=str(exc)))
+            refusal = exc.refusal if isinstance(exc, GuardRefused) else None
+            if isinstance(exc, errors.StreamFrozen):
+                refusal = self._bus.gate.refusal()  # the server was quicker than our own gate, or slower to thaw
+            later = isinstance(exc, errors.BusUnreachable | errors.StreamFrozen | GuardRefused)
+            code = "503" if later else "400"
+            body = msgspec.json.encode(No(refused=type(exc).__name__, reason=str(exc), refusal=refusal))
             self._counts[endpoint, "refused"] += 1
             log.info("request_refused", subject=request.subject, reason=str(exc))
             if _is_awaited(request):
@@ -165,7 +197,15 @@ class Services:
         state = fold(records)
         if ref is None or state is None or state.status is not Status.RUNNING:
             where = f"it is {state.status}" if state is not None else "there is no such invocation"
-            raise RequestRefused(f"expected {PARENT} to name a running invocation, got: {parent} ({where})")
+            raise GuardRefused(
+                Refusal(
+                    reason=Reason.STALE_CLAIM,
+                    scope=f"invocation {parent}",
+                    because=f"expected {PARENT} to name a running invocation, got: {parent} ({where})",
+                    clears="nobody",
+                    allowed="asking without a parent, as somebody else",
+                )
+            )
         return Asker(ref=ref, root=state.request.root or ref.id, depth=state.request.depth, cause=last_id(records))
 
     async def _cancel(self, request: Request) -> bytes:

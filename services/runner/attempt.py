@@ -100,9 +100,17 @@ class Attempt:
             environment=Environment(self._desk, self.running),
             progress=self.running.progress,
             metered=self.running.metered,
+            gate=self._check_gate,
             request=self.running.request,
             artifact=self.running.artifact,
         )
+
+    def _check_gate(self) -> None:
+        """What a handler asks before it acts outside the bus."""
+        request = self.running.state.request
+        refusal = self._desk.gate.refusal(role=self.running.role.path, root=request.root or self.running.ref.id)
+        if refusal is not None:
+            raise GuardRefused(refusal)
 
     async def _complete(self, context: Context, result: Result) -> None:
         self._result = result
@@ -331,6 +339,8 @@ class Attempt:
             # Nobody's fault: it goes back to the queue when anything may be written again.
             self.running.stop_reason = Stop.FREEZE
             await self.stopped(exc)
+        elif exc.refusal.reason in {Reason.CAPPED, Reason.PAUSED, Reason.UNVERIFIED_SPEND}:
+            await self._put_back(ev.ReleaseReason.QUOTA)
         else:
             await self._fail(failure.HandlerError(exc.refusal.reason.value, str(exc), permanent=True))
 

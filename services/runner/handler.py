@@ -63,7 +63,7 @@ class Context:
     """
 
     __slots__ = (
-        "_artifact", "_metered", "_progress", "_request", "attempt", "cancelled", "environment", "input", "kept", "loop", "prompt", "ref",
+        "_artifact", "_gate", "_metered", "_progress", "_request", "attempt", "cancelled", "environment", "input", "kept", "loop", "prompt", "ref",
         "spent",
     )  # fmt: skip
 
@@ -79,6 +79,7 @@ class Context:
         request: Callable[..., Awaitable[str]],
         artifact: Callable[[str, bytes, str], Awaitable[ArtifactRef]],
         metered: Callable[[Usage], None] = lambda _usage: None,
+        gate: Callable[[], None] = lambda: None,
     ) -> None:
         self.ref = ref
         #: The input as JSON bytes.
@@ -98,6 +99,7 @@ class Context:
         #: The runner's loop, for calls from a thread; None while nothing runs in a thread.
         self.loop: asyncio.AbstractEventLoop | None = None
         self._metered = metered
+        self._gate = gate
         self._progress = progress
         self._request = request
         self._artifact = artifact
@@ -139,6 +141,18 @@ class Context:
         reference = await self._artifact(name, content, media_type)
         self.kept.append(reference)
         return reference
+
+    async def gate(self) -> None:
+        """Ask before doing something outside the bus that a freeze, a cap or a stopped run tree must stop.
+
+        Raises:
+            bus.refusal.GuardRefused: not now; let it pass through, and the work goes back to the queue at nobody's cost.
+        """
+        self._gate()
+
+    def gate_sync(self) -> None:
+        """:meth:`gate` for a function that runs in a thread."""
+        self._gate()
 
     def request_sync(self, role: str, input: Any = None, *, key: str = "") -> str:
         """:meth:`request` for a function that runs in a thread: blocks the thread until it is answered.
