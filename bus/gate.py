@@ -209,7 +209,7 @@ class Gate:
         state = await flags.kill_switch(self._flags, switch, before)
         self._seen[switch.soft] = revisions
         if state.problem and state.problem != known.problem:
-            log.warning("kill_switch_flag", mode=state.mode.value, problem=state.problem)
+            log.info("kill_switch_flag", mode=state.mode.value, problem=state.problem)
         if state != known:
             self._set(switch, state)
 

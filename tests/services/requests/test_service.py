@@ -10,8 +10,9 @@ import nats
 import pytest
 from nats.aio.msg import Msg
 
-from services.requests.service import DUE, KEY, PARENT
-from tests.services.rig import Rig
+from bus.refusal import Reason, Refusal
+from services.requests.service import DUE, KEY, PARENT, No
+from tests.services.rig import Rig, until
 
 
 async def echo(input: Any) -> Any:
@@ -135,7 +136,7 @@ async def test_services_hold_a_child_to_its_parent(shop: Rig) -> None:
     assert "it is completed" in late["reason"]
     for nobody in ("no-such-id", "a b", "*", ">"):
         unknown = msgspec.json.decode((await request(shop, "requests.shop.coder", b"{}", **{PARENT: nobody})).data)
-        assert unknown["refused"] in ("RequestRefused", "BadSubject"), unknown
+        assert unknown["refused"] in ("GuardRefused", "BadSubject"), unknown
 
 
 async def test_services_cancel(shop: Rig) -> None:
@@ -177,3 +178,38 @@ async def test_services_tell_the_status_of_the_fleet(shop: Rig) -> None:
     role = next(r for r in facts["roles"] if r["role"] == "shop/bad")
     assert role["events"]["dead_lettered"] == 1
     assert role["unfinished"] == {}
+
+
+async def test_gate_check_answers_with_the_one_refusal(shop: Rig) -> None:
+    """Who asks the gate over NATS hears that it is open, or the whole refusal with its command; rubbish is refused with what was expected."""
+    assert (await request(shop, "gate.check", b"")).data == b'{"allowed":true}'
+    trip = Refusal(reason=Reason.PAUSED, scope="shop/coder", command="systems resume shop/coder --reason TEXT")
+    await shop.bus.trips.put("pause.shop.coder", trip)
+    await until(lambda: shop.bus.gate.trips)
+    refused = await request(shop, "gate.check", b'{"role":"shop/coder"}')
+    assert msgspec.json.decode(refused.data, type=No).refusal == trip
+    assert refused.headers["Nats-Service-Error-Code"] == "503"
+    assert (await request(shop, "gate.check", b'{"role":"shop/boss"}')).data == b'{"allowed":true}'
+    assert "expected nothing, or JSON" in (await request(shop, "gate.check", b"{")).data.decode()
+
+
+async def test_request_of_a_stopped_tree_is_refused(shop: Rig) -> None:
+    """An invocation whose run tree was stopped may ask nobody, and is told how a person clears it."""
+    go = asyncio.Event()
+
+    async def wait(_input: Any) -> None:
+        await go.wait()
+
+    await shop.role("shop/boss", wait)
+    await shop.runner()
+    boss = await shop.ask("shop/boss")
+    await shop.story.event(boss.id, "claimed")
+    trip = Refusal(reason=Reason.LOOP, scope=f"tree {boss.id}", command=f"systems loop clear {boss.id} --reason TEXT")
+    await shop.bus.trips.put(f"tree.{boss.id}", trip)
+    await until(lambda: shop.bus.gate.trips)
+    refused = msgspec.json.decode(
+        (await request(shop, "requests.shop.coder", b"{}", **{PARENT: boss.id})).data, type=No
+    )
+    assert refused.refusal == trip
+    go.set()
+    await shop.story.event(boss.id, "completed")
