@@ -67,7 +67,6 @@ async def read(bus: Bus) -> Freeze:
     switch = await flags.kill_switch(bus.bucket(flags.BUCKET), REAL, bus.gate.switch)
     beats = await bus.liveness.all()
     armed = any(beat.daemon == "warden" for beat in beats)
-    last = await bus.store.last(CONTROL, "ctl.freeze.*.*")
     base = Freeze(
         mode=switch.mode,
         armed=armed,
@@ -80,7 +79,8 @@ async def read(bus: Bus) -> Freeze:
         problem=switch.problem,
     )
     if not switch.frozen:
-        thawing = await _thawing(bus) if last is not None else False
+        id_ = await newest(bus)
+        thawing = bool(id_) and await bus.store.last(CONTROL, f"ctl.freeze.{id_}.thawed") is None
         return msgspec.structs.replace(base, thawing=thawing)
     frozen: ev.Frozen | None = None
     stopped: set[str] = set()
@@ -110,17 +110,14 @@ async def read(bus: Bus) -> Freeze:
     )
 
 
-async def _thawing(bus: Bus) -> bool:
-    """Whether the last freeze of the real switch is on its way back."""
+async def newest(bus: Bus) -> str:
+    """Id of the last freeze of the real switch; empty for none."""
     try:
         info = await bus.connection.api(f"STREAM.INFO.{CONTROL}", {"subjects_filter": "ctl.freeze.*.frozen"})
     except ServerError as exc:
         if exc.code == wire.Code.STREAM_NOT_FOUND:
-            return False
+            return ""
         raise
     ids = [subject.split(".")[2] for subject in info["state"].get("subjects") or {}]
     real = [id_ for id_ in ids if id_.startswith(REAL.letter) and id_[1:].isdigit()]
-    if not real:
-        return False
-    newest = max(real, key=lambda id_: int(id_[1:]))
-    return await bus.store.last(CONTROL, f"ctl.freeze.{newest}.thawed") is None
+    return max(real, key=lambda id_: int(id_[1:]), default="")

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from bus.flags import Mode
 from services.cli.output import age
-from services.health import DaemonLine, Panel, State, Verdict
+from services.health import DaemonLine, GuardLine, Panel, State, Verdict
 from services.replay import Tally
 
 _VERDICT = {Verdict.NOMINAL: "bold green", Verdict.CONCERN: "bold yellow", Verdict.ULTRA: "bold white on red"}
@@ -21,6 +21,7 @@ _STATE = {
     State.DEAF: "bold yellow",
     State.DOWN: "bold red",
 }
+_ARMED = {True: "green", False: "bold yellow"}
 #: Glyphs beside the colours: a panel must be readable without them.
 _DOT = {State.STARTING: "◌", State.ALIVE: "●", State.LATE: "◐", State.DEAF: "◍", State.DOWN: "○"}
 
@@ -114,26 +115,32 @@ def _facts(view: Panel) -> Table:
         "dead letters", Text(f"{view.dead_letters:,} in backlog", style="bold yellow" if view.dead_letters else "")
     )
     switch = view.kill_switch
-    mode = Text(
-        "armed" if switch.armed else "clients only: the warden is away",
-        style="green" if switch.armed else "bold yellow",
-    )
-    clear = switch.mode is Mode.CLEAR and not switch.thawing
-    mode.append(
-        f", {switch.told}" + (f" since {switch.since:%H:%M:%S}" if switch.since is not None else ""),
-        style="" if clear else "bold yellow",
-    )
+    mode = Text("armed" if switch.armed else "clients only: the warden is away", style=_ARMED[switch.armed])
+    calm = switch.mode is Mode.CLEAR and not switch.thawing
+    mode.append(f", {switch.told}", style="default" if calm else "bold yellow")
+    known = {guard.name: guard for guard in view.guards}
+    if (guard := known.get("kill switch")) is not None:
+        mode = _guard(guard, mode, view.at)
     table.add_row("kill switch", mode)
     for guard in view.guards:
-        armed = (
-            Text("armed", style="green") if guard.armed else Text("not armed: the warden is away", style="bold yellow")
-        )
-        if guard.last_trip_at is not None:
-            armed.append(f", last trip {_ago(guard.last_trip_at, view.at)} ({guard.last_trip})", style="default")
-        else:
-            armed.append(", never tripped", style="default")
-        table.add_row(guard.name, armed)
+        if guard.name != "kill switch":
+            state = "armed" if guard.armed else "not armed: the warden is away"
+            table.add_row(guard.name, _guard(guard, Text(state, style=_ARMED[guard.armed]), view.at))
     return table
+
+
+def _guard(guard: GuardLine, said: Text, now: datetime) -> Text:
+    """A guard's state, when it was last proven, and when it last tripped."""
+    proof = guard.proof
+    if proof is not None and proof.passed:
+        said.append(f" · last proven {_ago(proof.at, now)} in {age(proof.took_s)}", style="default")
+    elif proof is not None:
+        said.append(f" · drill failed {_ago(proof.at, now)}", style="bold red")
+    else:
+        said.append(" · never proven", style="dim")
+    if guard.last_trip_at is not None:
+        said.append(f" · last trip {_ago(guard.last_trip_at, now)} ({guard.last_trip})", style="default")
+    return said
 
 
 def _errors(view: Panel) -> Table:
