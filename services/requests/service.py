@@ -84,15 +84,15 @@ class Services:
 
     async def open(self) -> None:
         """Begin to answer."""
-        await self._serve(
+        await self.serve(
             "requests", "Ask a role for work: requests.<project>.<role>", {"ask": ("requests.*.*", self._ask)}
         )
-        await self._serve(
+        await self.serve(
             "fleet",
             "Facts about the fleet, and cancelling",
             {"status": ("fleet.status", self._status), "cancel": ("fleet.cancel.*", self._cancel)},
         )
-        await self._serve(
+        await self.serve(
             "gate", "Whether writes may go out right now: gate.check", {"check": ("gate.check", self._check)}
         )
 
@@ -116,9 +116,10 @@ class Services:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 
-    async def _serve(
+    async def serve(
         self, name: str, description: str, endpoints: dict[str, tuple[str, Callable[[Request], Awaitable[bytes]]]]
     ) -> None:
+        """Begin to answer on the endpoints of one more service: name -> subject and answer."""
         service = await add_service(
             self._bus.connection.nc,
             ServiceConfig(name=name, version=version("systems"), description=description, stats_handler=self._stats),

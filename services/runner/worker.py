@@ -18,7 +18,7 @@ from bus.events import invocation as ev
 from bus.invocation import Invocation, Refused
 from bus.invocations import last_id
 from bus.puller import Puller
-from bus.refusal import GuardRefused, Reason
+from bus.refusal import GuardRefused
 from bus.store import INVOCATIONS, Recorded, fold, read
 from bus.subjects import Ref, parse_event, role_consumer
 from services.fleet.registry import RegisteredRole
@@ -142,7 +142,7 @@ class Worker:
         desk, root = self._desk, request.root or ref.id
         async with desk.parking.parked(delivery, self.role.role.ack_wait):
             while (refusal := desk.gate.refusal(role=self.role.path, root=root)) is not None:
-                if refusal.reason is Reason.LOOP and not desk.gate.closed:
+                if refusal.scope.startswith("tree ") and not desk.gate.closed:
                     await self._bury(ref, delivery)
                     return False
                 if desk.draining:

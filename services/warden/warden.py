@@ -28,6 +28,7 @@ from services.warden.graves import Graves
 from services.warden.journal import Journal
 from services.warden.sweeper import Sweeper
 from services.warden.ticks import Ticks
+from services.warden.treasurer import Treasurer
 from services.warden.valve import Valve
 from services.warden.work import LastError
 
@@ -81,6 +82,7 @@ class Warden:
         self.sweeper = Sweeper(bus, registry, folder, lambda: self.freezer.standstill)
         self.freezer = Freezer(bus, REAL, Roles(self._cheapest_first, self._backlog, self.sweeper.put_back, self._turn))
         self._drill = Freezer(bus, DRILL)
+        self.treasurer = Treasurer(bus, registry, folder)
         self.valve = Valve(bus, registry, self.freezer.withholds, self.freezer.known)
         self._graves = Graves(bus)
         self._journal = Journal(bus, registry)
@@ -90,14 +92,16 @@ class Warden:
 
     async def run(self) -> None:
         """For ever."""
-        self._registry.on_change = lambda _key: self._changed.set()
+        self._registry.on_change = self._registry_changed
         await self._services.open()
+        await self._services.serve("quota", "Caps, and what is spent", self.treasurer.endpoints)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.sweeper.run())
                 group.create_task(self.freezer.run())
                 group.create_task(self._drill.run())
                 group.create_task(self.valve.run())
+                group.create_task(self.treasurer.run())
                 group.create_task(handle(self._bus, _DEAD_LETTERS, self._graves.bury))
                 group.create_task(handle(self._bus, _TICKS, self._ticks.tick))
                 group.create_task(handle(self._bus, _ADVISORIES, self._advised))
@@ -105,6 +109,10 @@ class Warden:
                 group.create_task(self._keep_schedules())
         finally:
             await self._services.close()
+
+    def _registry_changed(self, _key: str) -> None:
+        self._changed.set()
+        self.treasurer.changed()
 
     def _cheapest_first(self) -> list[str]:
         """The roles in the order in which a thaw releases them: what may run twice and costs least, first."""
