@@ -26,6 +26,7 @@ from services.daemon import Bus, control_id
 from services.fleet.registry import Registry
 from services.freezes import Freeze
 from services.launcher.reporter import describe
+from services.quota.lines import QuotaLine
 from services.warden import stranded
 from services.warden.warden import Facts
 
@@ -150,8 +151,8 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
     guards: tuple[GuardLine, ...]
     #: Guards that have tripped and stay so.
     trips: tuple[TripLine, ...] = ()
-    #: Spend caps; None while none is enforced.
-    quota: None = None
+    #: Spend caps; None when there are none, or nobody can tell.
+    quota: tuple[QuotaLine, ...] | None = None
     #: What could not be looked at, and why.
     unseen: tuple[str, ...] = ()
 
@@ -219,6 +220,11 @@ def judge(panel: Panel) -> tuple[Verdict, tuple[str, ...]]:
         letters = "dead letter waits" if panel.dead_letters == 1 else "dead letters wait"
         concern.append(f"{panel.dead_letters:,} {letters} for a person: systems dlq ls")
     _judge_freeze(panel, ultra, concern)
+    concern += [
+        f"{line.scope}: spend of this {line.window} cannot be verified ({line.problem}); its work waits"
+        for line in panel.quota or ()
+        if line.problem
+    ]
     concern += [trip.sentence for trip in panel.trips]
     concern += [
         f"the last drill of the {guard.name} failed: {guard.proof.got}"
@@ -273,6 +279,7 @@ async def gather(bus: Bus, registry: Registry) -> Panel:
         oldest_in_flight=oldest.invocation if oldest else "",
         last_errors=_errors(facts),
         kill_switch=switch,
+        quota=await _quota(bus, unseen),
         trips=tuple(
             TripLine(key=key, scope=trip.scope, sentence=trip.sentence)
             for key, trip in sorted((await bus.trips.all()).items())
@@ -294,6 +301,15 @@ async def _facts(bus: Bus, unseen: list[str]) -> Facts | None:
     if facts.lag > 0:
         unseen.append(f"the newest {facts.lag:,} events (the warden is still reading the log)")
     return facts
+
+
+async def _quota(bus: Bus, unseen: list[str]) -> tuple[QuotaLine, ...] | None:
+    try:
+        answer = await bus.connection.nc.request("quota.status", b"", timeout=2)
+    except (driver.NoRespondersError, driver.TimeoutError) as exc:
+        unseen.append(f"spend caps (the warden does not answer: {type(exc).__name__})")
+        return None
+    return msgspec.json.decode(answer.data, type=tuple[QuotaLine, ...]) or None
 
 
 async def _dead_letters(bus: Bus) -> int:

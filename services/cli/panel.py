@@ -11,6 +11,7 @@ from rich.text import Text
 from bus.flags import Mode
 from services.cli.output import age
 from services.health import DaemonLine, GuardLine, Panel, State, Verdict
+from services.quota import lines as quota
 from services.replay import Tally
 
 _VERDICT = {Verdict.NOMINAL: "bold green", Verdict.CONCERN: "bold yellow", Verdict.ULTRA: "bold white on red"}
@@ -122,6 +123,11 @@ def _facts(view: Panel) -> Table:
     if (guard := known.get("kill switch")) is not None:
         mode = _guard(guard, mode, view.at)
     table.add_row("kill switch", mode)
+    for place, line in enumerate(view.quota or ()):
+        style = "bold yellow" if line.tripped or line.problem else ""
+        table.add_row(
+            "spend" if place == 0 else "", Text(f"{line.scope} {line.window} {quota.text(line)}", style=style)
+        )
     for guard in view.guards:
         if guard.name != "kill switch":
             state = "armed" if guard.armed else "not armed: the warden is away"
