@@ -65,9 +65,10 @@ class Treasurer:
 
     def _open_account(self) -> Account:
         zone = self._registry.quota.time_zone
-        return Account(self._bus.connection, self._file, self._calendar.ids, self._price, zone)
+        return Account(self._bus.connection, self._file, self._calendar.ids, self.price, zone)
 
-    def _price(self, usage: Usage) -> int:
+    def price(self, usage: Usage) -> int:
+        """What a use costs at present prices, in millionths of a US dollar; 0 for a model without a price."""
         return prices.cost(usage, self._registry.quota.prices) or 0
 
     @property

@@ -26,6 +26,7 @@ from services.warden.durable import handle
 from services.warden.freezer import Freezer, Roles
 from services.warden.graves import Graves
 from services.warden.journal import Journal
+from services.warden.loops import Loops
 from services.warden.sweeper import Sweeper
 from services.warden.ticks import Ticks
 from services.warden.treasurer import Treasurer
@@ -83,6 +84,7 @@ class Warden:
         self.freezer = Freezer(bus, REAL, Roles(self._cheapest_first, self._backlog, self.sweeper.put_back, self._turn))
         self._drill = Freezer(bus, DRILL)
         self.treasurer = Treasurer(bus, registry, folder)
+        self.loops = Loops(bus, registry, folder, self.treasurer.price)
         self.valve = Valve(bus, registry, self.freezer.withholds, self.freezer.known)
         self._graves = Graves(bus)
         self._journal = Journal(bus, registry)
@@ -102,6 +104,7 @@ class Warden:
                 group.create_task(self._drill.run())
                 group.create_task(self.valve.run())
                 group.create_task(self.treasurer.run())
+                group.create_task(self.loops.run())
                 group.create_task(handle(self._bus, _DEAD_LETTERS, self._graves.bury))
                 group.create_task(handle(self._bus, _TICKS, self._ticks.tick))
                 group.create_task(handle(self._bus, _ADVISORIES, self._advised))
