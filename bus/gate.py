@@ -152,6 +152,14 @@ class Gate:
             allowed="reads, where the server answers",
         )
 
+    def know(self, key: str, refusal: Refusal | None) -> None:
+        """Heed a trip that this process has put or cleared itself, before the watch brings it."""
+        if refusal is None:
+            self.trips.pop(key, None)
+        else:
+            self.trips[key] = refusal
+        self._tell()
+
     def _hear(self, subject: str, _reply: str, payload: bytes, block: bytes | None) -> None:
         """A flag is being put: freeze at once if that is what it says, and look what was stored."""
         key = subject.removeprefix("$KV.flags.")

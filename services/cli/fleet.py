@@ -148,10 +148,17 @@ async def down(*, common: Common = DEFAULTS) -> int:
         # Too early or too late for its socket: the signal says the same.
         if home.launcher() is not None:
             os.kill(record.pid, signal.SIGTERM)
-    while home.launcher() is not None:
+    while _is_up(home):
         await asyncio.sleep(_LOOK_S)
     print(f"the fleet of {home.path} is down")
     return 0
+
+
+def _is_up(home: Home) -> bool:
+    try:
+        return home.launcher() is not None
+    except errors.HomeUnusable:
+        return True  # its record is gone, its lock not yet: it is about to end
 
 
 async def start(name: str = "", *, common: Common = DEFAULTS) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from services.drill.drill import Fired, NotProven
 from services.drill.sandbox import Sandbox
 from services.fleet.spec import FunctionHandler, Role
@@ -23,6 +25,7 @@ class Loop:
         ping, pong = await sandbox.role("ping", role), await sandbox.role("pong", role)
         async with await sandbox.runner():
             root = await sandbox.ask(ping, {"me": ping, "other": pong, "left": _TURNS})
+            await self._stopped_or_over(sandbox, root)
             tripped = await sandbox.guards.event("tripped", id_=root)
             seen = len(sandbox.work.all("requested"))
             await sandbox.work.until(lambda: self._still(sandbox))
@@ -40,6 +43,22 @@ class Loop:
                 f"{seen} requests were made until then, {asked - seen} more after it; all have ended",
             ),
         )
+
+    async def _stopped_or_over(self, sandbox: Sandbox, root: str) -> None:
+        """Wait for the trip, or for the last turn, which no trip may come after.
+
+        Raises:
+            NotProven: they turned to their end.
+        """
+        trip = asyncio.ensure_future(sandbox.guards.event("tripped", id_=root))
+        end = asyncio.ensure_future(sandbox.work.until(lambda: len(sandbox.work.all("completed")) > _TURNS))
+        try:
+            await asyncio.wait({trip, end}, return_when=asyncio.FIRST_COMPLETED)
+            if not trip.done():
+                raise NotProven(self.expected, f"all {_TURNS} turns done")
+        finally:
+            trip.cancel()
+            end.cancel()
 
     @staticmethod
     def _still(sandbox: Sandbox) -> bool:

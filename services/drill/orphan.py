@@ -31,7 +31,9 @@ class Orphan:
             await sandbox.buried_runner()
             swept = await sandbox.work.event("swept", id_=id_)
             took_s = loop.time() - killed_at
-        back = await sandbox.work.event("requested", id_=id_, count=2)
+        async with await sandbox.runner() as heir:
+            again = await sandbox.work.event("claimed", id_=id_, count=2)
+            heir_pid = heir.child_pid
         if swept.data.holder != claimed.data.holder:
             raise NotProven(f"the claim of {claimed.data.holder} to be swept", f"that of {swept.data.holder}")
         return Fired(
@@ -39,6 +41,6 @@ class Orphan:
             evidence=(
                 f"pid {runner.child_pid} ({claimed.data.holder}) killed with -9 while it held {id_}",
                 f"swept at sequence {swept.seq}: {swept.data.reason.value}",
-                f"handed out again as sequence {back.seq}",
+                f"claimed again by pid {heir_pid} ({again.data.holder}), attempt {again.data.delivery}",
             ),
         )

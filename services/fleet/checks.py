@@ -14,13 +14,33 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bus import errors, subjects
+from bus.spend import BadWindow, Calendar
 from services.fleet import cron, schema
 from services.fleet.place import Path
-from services.fleet.spec import Backoff, FunctionHandler, HttpHandler, LlmHandler, Role, Schedule, Server
+from services.fleet.spec import (
+    Backoff,
+    Cap,
+    Fleet,
+    FunctionHandler,
+    HttpHandler,
+    LlmHandler,
+    Project,
+    Quota,
+    Role,
+    Schedule,
+    Server,
+    Unit,
+)
+from services.quota import estimate
 
 Values = Mapping[str, Any]
 #: Called with the path below the table and the sentence.
 Wrong = Callable[[Path, str], None]
+
+#: Kinds of names, as a sentence calls them.
+_MODEL, _PROJECT = "a model name", "a project name"
+#: Scopes of spend that are no projects.
+_RESERVED = ("system", "tree")
 
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -50,6 +70,7 @@ def role(values: Values, known: Known, wrong: Wrong) -> None:
         if fault:
             wrong(("asks", place), fault)
     _schema(values, wrong)
+    _caps(values, wrong)
 
 
 def _asked(asked: str, known: Known) -> str:
@@ -139,7 +160,55 @@ def server(values: Values, _: Known, wrong: Wrong) -> None:
         )
 
 
+def cap(values: Values, _: Known, wrong: Wrong) -> None:
+    """A part of a token."""
+    amount = values.get("cap")
+    if amount is not None and amount % 1 and values.get("unit", Unit.TOKENS) is Unit.TOKENS:
+        wrong(("cap",), f"expected whole tokens, got: {amount:g}; for US dollars add unit = 'usd'")
+
+
+def project(values: Values, _: Known, wrong: Wrong) -> None:
+    """Two caps for one thing."""
+    _caps(values, wrong)
+
+
+def quota(values: Values, _: Known, wrong: Wrong) -> None:
+    """Two caps for one thing; a time zone that nobody knows."""
+    _caps(values, wrong)
+    try:
+        Calendar(values.get("time_zone", "UTC"))
+    except BadWindow as exc:
+        wrong(("time_zone",), str(exc))
+
+
+def _caps(values: Values, wrong: Wrong) -> None:
+    seen: dict[tuple[str, str], int] = {}
+    for place, one in enumerate(values.get("caps", ())):
+        same = seen.setdefault((one.unit.value, one.window.value), place)
+        if same != place:
+            wrong(
+                ("caps", place),
+                f"expected one cap on {one.unit.value} for each window, "
+                f"got a second one for {one.window.value!r} (the first is number {same + 1}); keep one of them",
+            )
+
+
+def fleet(values: Values, _: Known, wrong: Wrong) -> None:
+    """Roles under a cap of which nobody can say what they may use."""
+    system = values.get("quota", Quota())
+    for project_name, its in values.get("projects", {}).items():
+        for name, one in its.roles.items():
+            units = {c.unit.value for c in (*system.caps, *its.caps, *one.caps)}
+            need = estimate.need(one, f"{project_name}/{name}", b"null", "", system.prices, units)
+            if not isinstance(need, estimate.Need):
+                wrong(("projects", project_name, "roles", name), need.sentence)
+
+
 CHECKS: dict[type[msgspec.Struct], Callable[[Values, Known, Wrong], None]] = {
+    Fleet: fleet,
+    Project: project,
+    Quota: quota,
+    Cap: cap,
     Role: role,
     Schedule: schedule,
     Backoff: backoff,
@@ -152,6 +221,10 @@ CHECKS: dict[type[msgspec.Struct], Callable[[Values, Known, Wrong], None]] = {
 
 def name_fault(what: str, name: str) -> str:
     """What is wrong with a name; empty for nothing."""
+    if what == _MODEL:
+        return "" if name.strip() else f"expected {what} as its provider reports it, got: {name!r}"
+    if what == _PROJECT and name in _RESERVED:
+        return f"expected {what} other than {' and '.join(_RESERVED)}, which name scopes of spend, got: {name!r}"
     try:
         subjects.check_name(what, name)
     except errors.BadSubject:

@@ -22,7 +22,7 @@ import msgspec
 
 from bus import errors
 from services.fleet import checks, durations, place
-from services.fleet.spec import Backoff, Fleet, Handler, Project, Prompt, Restart, Role, Schedule
+from services.fleet.spec import Backoff, Cap, Fleet, Handler, Price, Project, Prompt, Restart, Role, Schedule
 
 #: Bytes of a prompt: the event that records a change of the registry holds the whole text, and the server takes 1 MB.
 PROMPT_LIMIT = 512 * 1024
@@ -48,10 +48,14 @@ _NAMED = {
     "roles": "a role name",
     "prompts": "a prompt name",
     "schedules": "a schedule name",
+    "prices": "a model name",
 }
 _REMEDIES = {
     (Role, "ack_wait"): "that long a dead holder keeps its work, and within it a living one renews its claim; "
     "a handler that takes longer than it need only report progress",
+    (Cap, "cap"): "write it out, as 2_000_000 for tokens, or 2.50 with unit = 'usd' for US dollars",
+    (Price, "input"): "it is US dollars per million tokens, as 0.15",
+    (Price, "output"): "it is US dollars per million tokens, as 0.60",
     (Project, "owners"): "write them as an array: owners = ['ann@example.com']",
 }
 _WORDS = {
@@ -218,6 +222,8 @@ class _Reader:
             return self._table(kind, raw, path)
         if typing.get_origin(kind) is dict and field.name in _NAMED:
             return self._named(typing.get_args(kind)[1], _NAMED[field.name], raw, path)
+        if kind == tuple[Cap, ...]:
+            return self._caps(raw, path)
         if (table, field.name) in _DURATIONS:
             try:
                 raw = durations.seconds(raw)
@@ -253,6 +259,15 @@ class _Reader:
             if read is not _BAD:
                 found[name] = read
         return found
+
+    def _caps(self, raw: Any, path: place.Path) -> Any:
+        """An array of caps, each looked at by itself."""
+        if not isinstance(raw, list):
+            return self._wrong(
+                path, f"expected an array of caps, as [{{ cap = 2_000_000, window = 'day' }}], got: {_show(raw)}"
+            )
+        found = tuple(self._table(Cap, value, (*path, number)) for number, value in enumerate(raw))
+        return _BAD if any(cap is _BAD for cap in found) else found
 
     def _prompt(self, prompt: Prompt, path: place.Path) -> Any:
         """The prompt with its text, wherever that stands."""

@@ -219,7 +219,7 @@ class Treasurer:
                     await self._trip(action)
                 case Clear(key=key, why=why, cap=cap):
                     await self._bus.trips.clear(_trip_key(key))
-                    self._bus.gate.trips.pop(_trip_key(key), None)
+                    self._bus.gate.know(_trip_key(key), None)
                     self._needed.pop(key, None)
                     if cap:
                         self._told.pop(key, None)
@@ -231,8 +231,7 @@ class Treasurer:
         refusal = breaker.refusal(trip, self._bus.author.now())
         self._needed[line.key] = trip.needed
         await self._bus.trips.put(_trip_key(line.key), refusal)
-        # Known here before the watch brings it: the next look must not trip again.
-        self._bus.gate.trips[_trip_key(line.key)] = refusal
+        self._bus.gate.know(_trip_key(line.key), refusal)  # the next look must not trip again
         event = ev.Tripped(
             key=line.key,
             used=line.used,
