@@ -133,61 +133,74 @@ def clear(*, reason: str, by: str, ramp: float | None = None) -> bytes:
     return msgspec.json.encode({"mode": "clear", "reason": reason, "by": by} | ({"ramp": ramp} if ramp else {}))
 
 
-def evolve(before: KillSwitch, switch: Switch, entries: Mapping[str, Entry | None]) -> KillSwitch:
-    """The switch after a look at its flags.
+def evolve(before: KillSwitch, switch: Switch, entries: Iterable[Entry]) -> KillSwitch:
+    """The switch after every kept value of its flags: all who read the same values know the same freeze by the same id.
 
     Args:
-        before: what it was; its mode stands where a flag is gone.
+        before: what the switch was when it was last known; it stands for what a purge took away.
         switch: which one.
-        entries: the present entry of each of its keys, None for one that was never put.
+        entries: every kept value of its keys, and every mark that one is gone.
     """
-    problems: list[str] = []
-    cleared: tuple[Entry, Flag] | None = None
-    lost = Mode.CLEAR
-    for key, mode in ((switch.hard, Mode.HARD), (switch.soft, Mode.SOFT)):
-        entry = entries.get(key) if key else None
-        if entry is None:
-            continue
-        if entry.gone:
-            problems.append(f"the flag {key} was deleted; it keeps its mode until somebody puts frozen or clear")
-            lost = mode if before.mode is mode else lost
-            continue
-        flag = parse(entry.value)
-        if flag.frozen:
-            if flag.problem:
-                problems.append(f"{key}: {flag.problem}; so it is frozen")
-            return _thrown(before, switch, mode, entry, flag, "; ".join(problems))
-        if cleared is None or entry.revision > cleared[0].revision:
-            cleared = (entry, flag)
-    problem = "; ".join(problems)
-    if lost is not Mode.CLEAR:
-        return msgspec.structs.replace(before, problem=problem)
-    if cleared is None:
-        return KillSwitch(problem=problem)
-    entry, flag = cleared
-    return KillSwitch(
-        since=entry.created,
-        text=_shown(entry),
-        reason=flag.reason,
-        by=flag.by,
-        id=f"{switch.letter}{entry.revision}",
-        ramp=flag.ramp,
-        problem=problem,
-    )
-
-
-def _thrown(before: KillSwitch, switch: Switch, mode: Mode, entry: Entry, flag: Flag, problem: str) -> KillSwitch:
+    kept = sorted((entry for entry in entries if entry.key in {switch.soft, switch.hard}), key=lambda e: e.revision)
+    firsts: dict[str, Entry] = {}
+    for entry in kept:
+        firsts.setdefault(entry.key, entry)
+    # A key of which nothing is left from before its mark was purged: what it said is only known from before.
+    thrown = {
+        key: before.mode is mode and key in firsts and firsts[key].gone
+        for key, mode in ((switch.hard, Mode.HARD), (switch.soft, Mode.SOFT))
+    }
     # A freeze that is put again, or made hard, stays the same freeze: its receipts and its sequence hold.
-    stands = before.frozen and bool(before.id)
+    id_, since = (before.id, before.since) if any(thrown.values()) else ("", None)
+    said: dict[str, Entry] = {}
+    for entry in kept:
+        if entry.gone:
+            continue
+        was_frozen = any(thrown.values())
+        thrown[entry.key] = parse(entry.value).frozen
+        said[entry.key] = entry
+        if any(thrown.values()) != was_frozen:
+            id_, since = f"{switch.letter}{entry.revision}", entry.created
+    lasts = {entry.key: entry for entry in kept}
+    problems = [
+        f"the flag {key} was deleted; it keeps its mode until somebody puts frozen or clear"
+        for key in (switch.hard, switch.soft)
+        if key in lasts and lasts[key].gone
+    ]
+    return _told(before, switch, thrown, said, id_, since, problems)
+
+
+def _told(
+    before: KillSwitch,
+    switch: Switch,
+    thrown: Mapping[str, bool],
+    said: Mapping[str, Entry],
+    id_: str,
+    since: datetime | None,
+    problems: list[str],
+) -> KillSwitch:
+    mode = Mode.HARD if thrown[switch.hard] else Mode.SOFT if thrown[switch.soft] else Mode.CLEAR
+    key = switch.hard if mode is Mode.HARD else switch.soft
+    entry = max(said.values(), key=lambda e: e.revision, default=None) if mode is Mode.CLEAR else said.get(key)
+    if entry is None:
+        if mode is Mode.CLEAR:
+            return KillSwitch(problem="; ".join(problems))
+        return msgspec.structs.replace(before, mode=mode, id=id_, since=since, problem="; ".join(problems))
+    flag = parse(entry.value)
+    if flag.problem:
+        problems.append(f"{entry.key}: {flag.problem}; so it is frozen")
+    other = said.get(switch.soft)
     return KillSwitch(
         mode=mode,
-        since=before.since if stands else entry.created,
+        since=since if mode is not Mode.CLEAR else entry.created,
         text=_shown(entry),
-        reason=flag.reason or ("" if flag.problem else before.reason if stands else ""),
+        # Made hard without a word, it stands for the reason that it was thrown for.
+        reason=flag.reason or (parse(other.value).reason if mode is Mode.HARD and other is not None else ""),
         by=flag.by,
         until=flag.until if mode is Mode.SOFT else None,
-        id=before.id if stands else f"{switch.letter}{entry.revision}",
-        problem=problem,
+        id=id_ if mode is not Mode.CLEAR else f"{switch.letter}{entry.revision}",
+        ramp=flag.ramp if mode is Mode.CLEAR else None,
+        problem="; ".join(problems),
     )
 
 
@@ -204,16 +217,4 @@ async def kill_switch(bucket: Bucket, switch: Switch = REAL, before: KillSwitch 
         before: what the switch was when it was last known; it stands for what a purge took away.
     """
     entries = [entry for key in (switch.soft, switch.hard) if key for entry in await bucket.history(key)]
-    return of_history(switch, entries, before)
-
-
-def of_history(switch: Switch, entries: Iterable[Entry], before: KillSwitch | None = None) -> KillSwitch:
-    """The switch after every kept value of its flags: everybody who reads the same values knows the same freeze by the same id."""
-    present: dict[str, Entry | None] = {}
-    state = before or KillSwitch()
-    for place, entry in enumerate(sorted(entries, key=lambda e: e.revision)):
-        if place == 0 and not entry.gone:
-            state = KillSwitch()  # what is kept tells all of it
-        present[entry.key] = entry
-        state = evolve(state, switch, present)
-    return state
+    return evolve(before or KillSwitch(), switch, entries)
