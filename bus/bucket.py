@@ -21,6 +21,8 @@ from bus.store import Store
 
 _OPERATION = "KV-Operation"
 _MARKER = "Nats-Marker-Reason"
+#: Header of the server's answers to a direct get.
+_RELAYED = "Nats-Stream"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +36,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     gone: bool = False
     #: It ran out of its time to live; nobody deleted it.
     expired: bool = False
+    #: Nobody put it: somebody had the server answer to its subject, which asks for no right to write there.
+    relayed: bool = False
 
 
 class Bucket:
@@ -99,21 +103,36 @@ class Bucket:
         message = await self._last(key)
         if message is None:
             return None
-        created = message.time.astimezone(UTC)
-        return Entry(key=key, value=message.data, revision=message.seq, created=created, gone=message.gone)
+        return self._entry(key, message)
 
     async def history(self, key: str) -> list[Entry]:
-        """Every kept value of a key and every mark that it was gone, oldest first."""
-        return [
-            Entry(
-                key=key,
-                value=message.data,
-                revision=message.seq,
-                created=message.stored_at,
-                gone=_OPERATION in message.headers or _MARKER in message.headers,
-            )
-            async for message in self._store.messages(self.stream, self._prefix + key)
-        ]
+        """Every kept value of a key and every mark that it was gone, oldest first, as the stream itself tells them.
+
+        Not by direct get: its answers carry headers of the server's own, which a value that was relayed carries too.
+        """
+        found: list[Entry] = []
+        start = 1
+        while True:
+            body = {"seq": start, "next_by_subj": self._prefix + key}
+            try:
+                answer = await self._connection.api(f"STREAM.MSG.GET.{self.stream}", body)
+            except errors.ServerError as exc:
+                if exc.code == wire.Code.MESSAGE_NOT_FOUND:
+                    return found
+                raise
+            message = msgspec.convert(answer["message"], _Message)
+            found.append(self._entry(key, message))
+            start = message.seq + 1
+
+    def _entry(self, key: str, message: _Message) -> Entry:
+        return Entry(
+            key=key,
+            value=message.data,
+            revision=message.seq,
+            created=message.time.astimezone(UTC),
+            gone=message.gone,
+            relayed=message.relayed,
+        )
 
     async def items(self) -> dict[str, Entry]:
         """All present values by key."""
@@ -154,6 +173,11 @@ class _Message(msgspec.Struct):
         """It says that the key was deleted, purged or expired."""
         headers = parse_headers(self.hdrs)
         return _OPERATION in headers or _MARKER in headers
+
+    @property
+    def relayed(self) -> bool:
+        """It is an answer of the server (a direct get), and not what somebody put."""
+        return _RELAYED in parse_headers(self.hdrs)
 
 
 def _ttl(seconds: float) -> dict[str, str]:

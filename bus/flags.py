@@ -157,7 +157,7 @@ def evolve(before: KillSwitch, switch: Switch, entries: Iterable[Entry]) -> Kill
         if entry.gone:
             continue
         was_frozen = any(thrown.values())
-        thrown[entry.key] = parse(entry.value).frozen
+        thrown[entry.key] = _flag(entry).frozen
         said[entry.key] = entry
         if any(thrown.values()) != was_frozen:
             id_, since = f"{switch.letter}{entry.revision}", entry.created
@@ -186,7 +186,7 @@ def _told(
         if mode is Mode.CLEAR:
             return KillSwitch(problem="; ".join(problems))
         return msgspec.structs.replace(before, mode=mode, id=id_, since=since, problem="; ".join(problems))
-    flag = parse(entry.value)
+    flag = _flag(entry)
     if flag.problem:
         problems.append(f"{entry.key}: {flag.problem}; so it is frozen")
     other = said.get(switch.soft)
@@ -202,6 +202,13 @@ def _told(
         ramp=flag.ramp if mode is Mode.CLEAR else None,
         problem="; ".join(problems),
     )
+
+
+def _flag(entry: Entry) -> Flag:
+    """What an entry says; one that nobody put says nothing that could clear a switch."""
+    if entry.relayed:
+        return Flag(frozen=True, problem="expected a flag that somebody put, got an answer of the server sent there")
+    return parse(entry.value)
 
 
 def _shown(entry: Entry) -> str:

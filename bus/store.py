@@ -85,6 +85,10 @@ def read(seq: int, subject: str, stored_at: datetime, payload: bytes) -> Recorde
         # An event of another noun would surprise whoever folds what lies on these subjects.
         why = f"expected type {type_of(subject)!r}, got: {event.type!r}"
         return Recorded(seq, subject, stored_at, None, None, why, payload)
+    if event.subject != subject:
+        # A copy of an event that was written elsewhere, for something else.
+        why = f"expected an event of {subject!r}, got one of {event.subject!r}"
+        return Recorded(seq, subject, stored_at, None, None, why, payload)
     return Recorded(seq, subject, stored_at, event, data, "", payload)
 
 

@@ -75,6 +75,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     record: Record
     #: Live daemons: boot id -> instance; and those of them that settle claims.
     alive: dict[str, str]
+    #: When each of them started.
+    since: dict[str, datetime] = {}
     runners: frozenset[str] = frozenset()
 
 
@@ -108,6 +110,12 @@ def decide(seen: Seen, now: datetime) -> Step:
 def late(seen: Seen, now: datetime) -> frozenset[str]:
     """Instances of live daemons that gave no receipt in time."""
     frozen_at = seen.record.frozen_at
-    if frozen_at is None or (now - frozen_at).total_seconds() < RECEIPT_S:
+    if frozen_at is None:
         return frozenset()
-    return frozenset(name for boot, name in seen.alive.items() if boot not in seen.record.stopped)
+    # Who starts in a freeze owes a receipt as well, and has as long for it.
+    return frozenset(
+        name
+        for boot, name in seen.alive.items()
+        if boot not in seen.record.stopped
+        and (now - max(frozen_at, seen.since.get(boot, frozen_at))).total_seconds() >= RECEIPT_S
+    )

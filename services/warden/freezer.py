@@ -116,7 +116,7 @@ class Freezer:
             case Step.CLEAR:
                 value = flags.clear(reason="its time is over", by=BY)
                 await self._bus.bucket(flags.BUCKET).put(self._switch.soft, value)
-                await asyncio.sleep(0.05)  # the gate hears of it by reading
+                await self._bus.gate.changed(_LOOK_S)  # which has to read it first
             case Step.THAW:
                 await self._thaw(seen)
             case Step.RELEASE:
@@ -145,6 +145,7 @@ class Freezer:
             stream_frozen=config.get("discard") == "new" and config.get("max_bytes") == 1,
             record=self._record,
             alive={beat.boot_id: beat.instance for beat in beats},
+            since={beat.boot_id: beat.started_at for beat in beats},
             runners=frozenset(
                 beat.boot_id for beat in beats if beat.daemon == "agent_runner" and self._roles is not None
             ),
@@ -180,24 +181,29 @@ class Freezer:
         log.warning("frozen", freeze=state.id, mode=state.mode.value, seq=event.seq, reason=event.reason)
 
     async def _thaw(self, seen: Seen) -> None:
-        if seen.stream_frozen:
-            declared = next(s.config for s in topology.streams() if s.name == self._switch.stream)
-            await self._set_stream({field: declared.get(field, -1) for field in _FROZEN})
         if seen.record.stands and seen.record.thawing_at is None:
+            # Counted and written while the server still refuses: what is settled afterwards is none of the freeze's.
             info = await self._bus.connection.api(f"STREAM.INFO.{self._switch.stream}")
             state = seen.switch
             await self._write(
                 ev.Thawing(seq=info["state"]["last_seq"], reason=state.reason, by=state.by, ramp=state.ramp)
             )
+        if seen.stream_frozen:
+            declared = next(s.config for s in topology.streams() if s.name == self._switch.stream)
+            await self._set_stream({field: declared.get(field, -1) for field in _FROZEN})
         log.warning("thawing", freeze=seen.record.id)
 
     async def _release(self, seen: Seen, now: datetime) -> Step:
         record = seen.record
         if self._roles is not None:
             if record.id not in self._put_back:
-                self._put_back[record.id] = await self._roles.put_back()
+                count = await self._roles.put_back()
+                if self._state.frozen:
+                    return Step.WAIT  # thrown again meanwhile: the next look freezes
+                self._put_back[record.id] = count
             self.standstill = False
-            if not await self._open_roles(seen):
+            opened = await self._open_roles(seen)
+            if self._state.frozen or not opened:
                 return Step.WAIT
             await self._clear_ramp()
         self._released = None
@@ -215,8 +221,11 @@ class Freezer:
         assert self._released is not None
         if ramp is not None:
             share = Ramp(per_second=ramp / max(1, len(seen.runners)))
-            await self._bus.trips.bucket.put(RAMP, msgspec.json.encode(share))
+            if self._bus.gate.ramp != share.per_second:
+                await self._bus.trips.bucket.put(RAMP, msgspec.json.encode(share))
         for role in roles.order():
+            if self._state.frozen:
+                return False
             if role not in self._released:
                 self._released.add(role)
                 await roles.turn()

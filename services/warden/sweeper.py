@@ -168,15 +168,20 @@ class Sweeper:
         """Put the claims of dead holders back at nobody's cost, after a freeze that they did not outlive: how many."""
         await self._caught_up.wait()
         await self._hearing.wait()
-        while self.lag > 0:
-            await asyncio.sleep(_SWEEP_EVERY_S)
-        now = asyncio.get_running_loop().time()
-        up_since = max(self._since, self._bus.connection.up_since)
-        dead = [h for h in list(self.work.by_holder) if self.holders.verdict(h, now=now, up_since=up_since) is not None]
-        items = [copy(self.work.open[id_]) for holder in dead for id_ in list(self.work.by_holder.get(holder, ()))]
         before = self.acted
-        await self._at_once([self._give_back(item) for item in items])
-        return self.acted - before
+        while True:
+            while self.lag > 0:
+                await asyncio.sleep(_SWEEP_EVERY_S)
+            now = asyncio.get_running_loop().time()
+            up_since = max(self._since, self._bus.connection.up_since)
+            held = list(self.work.by_holder)
+            dead = [h for h in held if self.holders.verdict(h, now=now, up_since=up_since) is not None]
+            items = [copy(self.work.open[id_]) for holder in dead for id_ in list(self.work.by_holder.get(holder, ()))]
+            await self._at_once([self._give_back(item) for item in items])
+            if self._bus.gate.closed or all(holder in self.holders.alive for holder in held):
+                return self.acted - before
+            # Of a holder that is silent just after the bus came back nothing is known yet; it will be, within seconds.
+            await asyncio.sleep(_SWEEP_EVERY_S)
 
     async def _give_back(self, item: Open) -> None:
         command = invocation.Release(reason=ev.ReleaseReason.FREEZE, holder=item.holder)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from bus import errors, plan
+from bus import errors, flags, plan
 from bus.author import Author
 from bus.context import Context
 from bus.server import EmbeddedServer, Options
@@ -185,3 +186,25 @@ async def test_damaged_login_is_made_anew(home: Home) -> None:
     after = credentials.make(home)
     assert after["warden"].password != before["warden"].password
     assert after["agents"] == before["agents"]
+
+
+async def test_answer_of_the_server_is_no_flag(guarded: dict[str, Context]) -> None:
+    """Who has the server answer onto the hard flag's subject, which no permission forbids, clears nothing and is reported."""
+    operator = await of(guarded, "operator")
+    agent = await of(guarded, "agents")
+    try:
+        await operator.bucket("flags").put("kill_switch", b"clear")
+        await operator.bucket("flags").put("kill_switch_hard", b"frozen")
+        source = "$JS.API.DIRECT.GET.KV_flags.$KV.flags.kill_switch"
+        await agent.connection.nc.publish(source, b"", reply="$KV.flags.kill_switch_hard")
+        await agent.connection.nc.flush()
+        async with asyncio.timeout(30):
+            while (entry := await operator.bucket("flags").latest("kill_switch_hard")) is None or not entry.relayed:
+                await asyncio.sleep(0.01)
+        assert entry.value == b"clear"
+        switch = await flags.kill_switch(operator.bucket("flags"))
+        assert switch.mode is flags.Mode.HARD
+        assert "an answer of the server" in switch.problem
+    finally:
+        await agent.close()
+        await operator.close()
