@@ -30,6 +30,8 @@ from services.warden.freeze import RECEIPT_S, SETTLE_S
 
 #: Seconds between two looks at what is waited for.
 _LOOK_S = 0.1
+#: Seconds that a warden may be away: one that is restarted is back within them.
+_AWAY_S = 5.0
 #: What a person types to clear a hard freeze.
 _WORD = "thaw"
 
@@ -134,10 +136,12 @@ def _confirm(given: str) -> None:
 
 async def _until(session: Session, done: Callable[[Freeze], bool], seconds: float) -> Freeze:
     """How the freeze stands, as soon as that is what was meant, or after so long."""
-    deadline = asyncio.get_running_loop().time() + seconds
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
     while True:
         stands = await freezes.read(session.bus)
-        if done(stands) or asyncio.get_running_loop().time() > deadline or not stands.armed:
+        waited = loop.time() - begun
+        if done(stands) or waited > seconds or (not stands.armed and waited > _AWAY_S):
             return stands
         await asyncio.sleep(_LOOK_S)
 
