@@ -45,6 +45,7 @@ STATUSES: dict[str, Exit] = {
     "BadSubject": Exit.USAGE,
     "NotJson": Exit.USAGE,
     "BadDuration": Exit.USAGE,
+    "BadSetting": Exit.USAGE,
     "FleetFileError": Exit.USAGE,
     "TraceFileError": Exit.USAGE,
     "InputMismatch": Exit.REFUSED,
@@ -60,6 +61,10 @@ STATUSES: dict[str, Exit] = {
     "FrozenShape": Exit.LATER,
     "BusUnreachable": Exit.UNREACHABLE,
 }
+
+
+#: Reasons of a guard that no waiting helps against.
+_FOR_GOOD = frozenset({"stale_claim", "loop", "no_price"})
 
 
 class CommandFailed(Exception):
@@ -83,6 +88,9 @@ def status_of(error: BaseException) -> Exit:
     """The status that an error ends the process with."""
     if isinstance(error, CommandFailed):
         return error.status
+    refusal = getattr(error, "refusal", None)
+    if refusal is not None and refusal.reason in _FOR_GOOD:
+        return Exit.REFUSED
     return status_of_kind(*(base.__name__ for base in type(error).__mro__))
 
 

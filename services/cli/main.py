@@ -44,6 +44,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("thaw", "services.cli.freeze:thaw", _GUARDS, "Let a frozen fleet go on."),
     Command("quota", "services.cli.quota:app", _GUARDS, "Show, set and raise caps on spend."),
     Command("loop", "services.cli.loop:app", _GUARDS, "List stopped run trees, or let one go on."),
+    Command("guards", "services.cli.guards:app", _GUARDS, "List the guards, or replay history with other limits."),
     Command("gate", "services.cli.gate:gate", _GUARDS, "Run a command only if no guard refuses it."),
     Command("pause", "services.cli.freeze:pause", _GUARDS, "Hand out no more work of a role."),
     Command("resume", "services.cli.freeze:resume", _GUARDS, "Hand out a paused role's work again."),

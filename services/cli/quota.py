@@ -6,7 +6,6 @@ registry over those of the fleet file, and outlive every ``systems up``.
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -25,6 +24,7 @@ from services.cli.session import Session, operator
 from services.fleet import durations
 from services.fleet.registry import CapOverride, Registry, caps_key
 from services.fleet.spec import Unit, Window
+from services.guards.settings import amount
 from services.quota import caps
 from services.quota.caps import Cover
 from services.quota.lines import QuotaLine, short
@@ -32,8 +32,6 @@ from services.warden.treasurer import STATUS
 
 app = App(name="quota", help="Show, set and raise caps on spend.", help_format="plaintext")
 
-_AMOUNT = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([kKmMgG]?)")
-_SIZES = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 _WINDOWS = [window.value for window in Window]
 _UNITS = [unit.value for unit in Unit]
 
@@ -112,10 +110,10 @@ async def set_(
         until: For so long, such as 8h, or until an RFC 3339 time; then the fleet file's cap counts again.
         common: Which fleet, and how to print.
     """
-    amount = _amount(cap, "--cap")
+    wanted = _amount(cap, "--cap")
     async with operator(common) as session:
         token = await _scope(session, scope)
-        return await _put(session, token, _unit(unit), _window(window), amount, reason, until)
+        return await _put(session, token, _unit(unit), _window(window), wanted, reason, until)
 
 
 @app.command(name="raise")
@@ -141,17 +139,17 @@ async def raise_(
         until: For so long, such as 8h, or until an RFC 3339 time; then the old cap counts again.
         common: Which fleet, and how to print.
     """
-    amount = _amount(to, "--to")
+    wanted = _amount(to, "--to")
     async with operator(common) as session:
         token = await _scope(session, scope)
         registry = await session.registry()
         present = [cover for cover in caps.all_covers(registry, session.bus.author.now()) if cover.scope == token]
         chosen = _one(scope, present, _unit(unit) if unit else None, _window(window) if window else None)
-        if caps.in_units(amount, chosen.unit) < chosen.cap:
+        if caps.in_units(wanted, chosen.unit) < chosen.cap:
             raise UsageError(
                 f"expected --to to be at least the present cap ({_shown(chosen)}), got: {to}; lower it with `systems quota set`"
             )
-        return await _put(session, token, Unit(chosen.unit), Window(chosen.window), amount, reason, until)
+        return await _put(session, token, Unit(chosen.unit), Window(chosen.window), wanted, reason, until)
 
 
 def _one(scope: str, present: list[Cover], unit: Unit | None, window: Window | None) -> Cover:
@@ -233,10 +231,10 @@ def _amount(text: str, option: str) -> float:
     Raises:
         UsageError: it is none, or below zero.
     """
-    found = _AMOUNT.fullmatch(text.strip())
+    found = amount(text)
     if found is None:
         raise UsageError(f"expected {option} to be an amount of 0 or more, such as 2M, 500k or 2.50, got: {text!r}")
-    return float(found[1].replace("_", "").replace(",", "")) * _SIZES[found[2].lower()]
+    return found
 
 
 def _window(text: str) -> Window:

@@ -1,0 +1,140 @@
+"""``systems guards``: which guards there are, and what they would have done with other limits."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import msgspec
+from cyclopts import App, Parameter
+
+from bus.events.invocation import Usage
+from bus.spend import Calendar
+from bus.store import INVOCATIONS
+from services import health
+from services.cli import output
+from services.cli.common import DEFAULTS, Common
+from services.cli.exits import Exit, UsageError
+from services.cli.session import Session, operator
+from services.fleet import durations
+from services.guards.backtest import Backtest, Trial, Wanted
+from services.guards.settings import parse
+from services.quota import caps, prices
+
+app = App(name="guards", help="List the guards, or replay history with other limits.", help_format="plaintext")
+
+
+@app.default
+async def list_(*, common: Common = DEFAULTS) -> int:
+    """List the guards: armed, last trip, last proven.
+
+    Args:
+        common: Which fleet, and how to print.
+    """
+    async with operator(common) as session:
+        panel = await health.gather(session.bus, await session.registry())
+    if common.json:
+        output.json({"guards": panel.guards})
+        return Exit.DONE
+    output.table(
+        ["guard", "state", "last trip", "why", "last proven", "in"],
+        [
+            [
+                guard.name,
+                "armed" if guard.armed else "not armed",
+                _when(guard.last_trip_at),
+                guard.last_trip or "-",
+                _when(guard.proof.at) if guard.proof is not None else "never",
+                "-" if guard.proof is None else output.age(guard.proof.took_s) if guard.proof.passed else "FAILED",
+            ]
+            for guard in panel.guards
+        ],
+    )
+    return Exit.DONE
+
+
+def _when(moment: datetime | None) -> str:
+    return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+@app.command
+async def backtest(
+    *,
+    since: str = "30d",
+    until: str = "",
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
+    common: Common = DEFAULTS,
+) -> int:
+    """Replay recorded history through the guards with other limits: what would have tripped, saved and stopped.
+
+    Args:
+        since: From so long ago, such as 30d, or an RFC 3339 time.
+        until: To so long ago, or an RFC 3339 time; now if left out.
+        set_: A limit, such as shop/coder.cap=2M, system.cap.usd.month=100, loop.depth=8 or shop/coder.max_attempts=2. May be repeated.
+        common: Which fleet, and how to print.
+    """
+    async with operator(common) as session:
+        now = session.bus.author.now()
+        first, last = _moment(since, now), _moment(until, now) if until else now
+        test = await _replay(session, set_, first, last)
+    trials = sorted(test.trials, key=lambda trial: trial.at)
+    if common.json:
+        output.json({"events": test.records, "trials": trials})
+        return Exit.DONE
+    print(f"{test.records:,} events from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC: {len(trials):,} trips")
+    if trials:
+        output.table(
+            ["at (UTC)", "guard", "scope", "why", "saved tokens", "saved usd", "honest work stopped"],
+            [_row(trial) for trial in trials],
+            right=["saved tokens", "saved usd", "honest work stopped"],
+        )
+    return Exit.DONE
+
+
+async def _replay(session: Session, settings: tuple[str, ...], first: datetime, last: datetime) -> Backtest:
+    registry = await session.registry()
+    now = session.bus.author.now()
+    present = {
+        (cover.scope, cover.unit, cover.window): cover.cap
+        for cover in caps.all_covers(registry, now)
+        if cover.window != "tree"
+    }
+    base = Wanted(caps=present, loop=registry.loop)
+    roles = [role.path for role in registry.roles.values()]
+    wanted = parse(settings, base, roles, list(registry.projects))
+
+    def price(usage: Usage) -> int:
+        return prices.cost(usage, registry.quota.prices) or 0
+
+    test = Backtest(wanted, Calendar(registry.quota.time_zone), price)
+    async for record in session.bus.store.read(INVOCATIONS, "inv.>"):
+        if record.stored_at > last:
+            break
+        if record.stored_at >= first:
+            test.take(record)
+    return test
+
+
+def _row(trial: Trial) -> list[str]:
+    return [
+        f"{trial.at:%Y-%m-%d %H:%M:%S}",
+        trial.guard,
+        trial.scope,
+        trial.why,
+        f"{trial.saved_tokens:,}",
+        f"{trial.saved_usd_micros / 1e6:,.2f}",
+        f"{trial.stopped:,}",
+    ]
+
+
+def _moment(text: str, now: datetime) -> datetime:
+    try:
+        return now - timedelta(seconds=durations.seconds(text))
+    except durations.BadDuration:
+        try:
+            found = msgspec.convert(text, datetime)
+        except msgspec.ValidationError as exc:
+            raise UsageError(f"expected a duration such as 30d, or RFC 3339 with a time zone, got: {text!r}") from exc
+        if found.tzinfo is None:
+            raise UsageError(f"expected RFC 3339 with a time zone, got: {text!r}") from None
+        return found
