@@ -1,0 +1,32 @@
+"""Every guard is proven on a running fleet of processes, as a person would have it done."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.fleet import Fleet
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+
+FLEET = """
+[projects.shop.roles.coder]
+handler = { kind = "trace", speed = 1000 }
+"""
+GUARDS = {"kill switch", "quota breaker", "stuck-claim sweep", "poison-message breaker", "loop breaker"}
+
+
+async def test_every_drill_passes_and_the_panel_says_so(fleet: Fleet) -> None:
+    """`systems drill all` passes, leaves nothing behind, and the panel shows of each guard when it was last proven."""
+    fleet.write(FLEET)
+    await fleet.up()
+    done = await fleet.systems("drill", "all", limit_s=120)
+    assert done.status == 0, done.out + done.err
+    status = (await fleet.systems("status", "--output", "json")).json()
+    guards = {guard["name"]: guard["proof"] for guard in status["guards"]}
+    assert guards.keys() == GUARDS
+    assert all(proof is not None and proof["passed"] for proof in guards.values())
+    assert status["dead_letters"] == 0
+    assert status["trips"] == []
+    assert [role["role"] for role in status["roles"]] == ["shop/coder"]
+    async with fleet.bus() as desk:
+        assert {project for project, _ in desk.registry.roles} == {"shop"}
