@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from services import logs
-from tests.bench import enqueue, invocations, latency, machine, memory, subjects
+from tests.bench import enqueue, freeze, invocations, latency, machine, memory, reservation, subjects
 from tests.bench.report import Report, Row, markdown, show
 from tests.bench.rig import rig
 from tests.bench.scale import DEFAULT, QUICK, Scale
@@ -26,6 +26,8 @@ MEASUREMENTS = {
     "latency": latency.measure,
     "memory": memory.measure,
     "subjects": subjects.measure,
+    "reservation": reservation.measure,
+    "freeze": freeze.measure,
 }
 
 

@@ -35,6 +35,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     handler: str = "noop"
     #: Bytes of each message that is published.
     size: int = 0
+    #: The role is under a spend cap that it never reaches.
+    capped: bool = False
     #: Numbers of invocations after which the memory is looked at.
     marks: tuple[int, ...] = ()
 

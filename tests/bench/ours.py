@@ -9,10 +9,11 @@ import msgspec
 
 from bus.author import Author
 from bus.context import Context
+from bus.spend import BASE, TOKENS, Calendar, Key, scope_token
 from services import app, logs
-from services.daemon import daemon, open_bus
+from services.daemon import Bus, daemon, open_bus
 from services.fleet.registry import Registry, publish, role_key
-from services.fleet.spec import FunctionHandler, Role
+from services.fleet.spec import Cap, FunctionHandler, Role, Window
 from services.requests.requests import Ask
 from tests.bench import handlers
 from tests.bench.leg import Found, Meter, Task, bounded, resident, run, say_ready
@@ -25,7 +26,20 @@ _LOOK_S = 0.002
 def role(task: Task) -> Role:
     """The role that the runner works for."""
     target = f"{handlers.__name__}:{task.handler}"
-    return Role(handler=FunctionHandler(target=target), concurrency=task.concurrency)
+    caps = (Cap(cap=10**12, window=Window.MONTH),) if task.capped else ()
+    return Role(
+        handler=FunctionHandler(target=target),
+        concurrency=task.concurrency,
+        caps=caps,
+        max_tokens=10 if task.capped else None,
+    )
+
+
+async def seed(bus: Bus, name: str) -> None:
+    """Make a capped role's counter, as a warden would."""
+    now = bus.author.now()
+    key = str(Key(scope_token(PROJECT, name), TOKENS, Calendar().id(Window.MONTH.value, now)))
+    await bus.counters.add(key, BASE)
 
 
 async def runner(task: Task) -> Found:
@@ -35,6 +49,8 @@ async def runner(task: Task) -> Found:
     async with daemon("agent_runner", "agent_runner-1", Path(task.home), Context(url=task.url)) as running:
         # Nothing is registered yet, so nothing is pulled: the registration is the start signal.
         working = await app.start_runner(running, Context(url=task.url), Path(task.home))
+        if task.capped:
+            await seed(running.bus, task.role)
         rss = [resident()]
         say_ready()
         meter = Meter()

@@ -58,6 +58,7 @@ class Rig:
         feed: bool = True,
         handler: str = "noop",
         marks: tuple[int, ...] = (),
+        capped: bool = False,
         meanwhile: Callable[[str], Awaitable[None]] | None = None,
     ) -> Found:
         """Let a runner, or the floor, work requests off.
@@ -74,6 +75,7 @@ class Rig:
             concurrency=concurrency,
             handler=handler,
             marks=marks,
+            capped=capped,
         )
         pending = ours.role(task).in_flight if side == "ours" else concurrency
         consumer = topology.role_consumer(ours.PROJECT, name, ack_wait_s=900, max_deliver=7, max_ack_pending=pending)
