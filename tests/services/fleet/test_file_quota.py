@@ -91,4 +91,4 @@ def test_file_with_a_fault_of_its_caps_is_one_sentence(tmp_path: Path, text: str
 )
 def test_file_takes_caps_over_roles_that_can_be_counted(tmp_path: Path, text: str) -> None:
     """Declared, or told by the handler, is enough."""
-    assert load(write(tmp_path, text)).fleet.projects["shop"]
+    assert load(write(tmp_path, text)).fleet.projects["shop"] is not None

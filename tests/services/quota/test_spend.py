@@ -158,7 +158,7 @@ def test_trees_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of run trees the ones that moved last are remembered, and those that hold something."""
     monkeypatch.setattr(module, "TREES", 20)
     hold = ev.Hold(id="h", tokens=5, keys=("tree_i-0.tokens.all",))
-    history = [(REF._replace(id="i-0"), claimed(hold), NOON)]
+    history: list[tuple[Ref, ev.InvocationEvent, datetime]] = [(REF._replace(id="i-0"), claimed(hold), NOON)]
     for number in range(1, 200):
         ref = REF._replace(id=f"i-{number}")
         history += [(ref, claimed(), NOON), (ref, completed(1), NOON)]
