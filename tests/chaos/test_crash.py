@@ -102,9 +102,10 @@ async def test_fleet_survives_its_warden(fleet: Fleet) -> None:
     fleet.write(FLEET, HANDLERS)
     await fleet.up()
     async with fleet.bus() as desk:
-        asking = asyncio.create_task(desk.ask_many("shop/coder", 400))
+        # So many that there is work in hand at each death, also on a machine that is slow to find the next victim.
+        asking = asyncio.create_task(desk.ask_many("shop/coder", 1500))
         warden = 0
-        for goal in (40, 150, 250):
+        for goal in (40, 400, 900):
             await desk.completed(goal)
             warden = await fleet.pid("warden", other_than=warden)
             os.kill(warden, signal.SIGKILL)

@@ -64,6 +64,9 @@ async def test_fleet_goes_up_and_down_any_number_of_times(fleet: Fleet) -> None:
         assert len({d["boot_id"] for d in daemons.values()}) == 4
         assert (panel["dead_letters"], panel["quota"], panel["kill_switch"]["mode"]) == (0, None, "clear")
         assert {g["name"]: g["armed"] for g in panel["guards"]} == {
+            "kill switch": True,
+            "quota breaker": True,
+            "loop breaker": True,
             "stuck-claim sweep": True,
             "poison-message breaker": True,
         }

@@ -47,7 +47,7 @@ caps = [{ cap = 5_000_000, window = "day" }, { cap = 1_000, window = "tree" }]
     [
         (
             '[quota]\ncaps = [{ cap = -1, window = "day" }]',
-            "2: quota.caps[0].cap: expected a number of at least 0, got: -1",
+            "2: quota.caps[0].cap: expected a number of at least 0.0, got: -1",
         ),
         (
             '[quota]\ncaps = [{ cap = "2M", window = "day" }]',
@@ -63,7 +63,7 @@ caps = [{ cap = 5_000_000, window = "day" }, { cap = 1_000, window = "tree" }]
             "3: projects.shop.caps[1]: expected one cap on tokens for each window, got a second one for 'day'",
         ),
         ('[quota]\ntime_zone = "Mars/Base"', "2: quota.time_zone: unknown time zone 'Mars/Base'"),
-        ("[quota.prices.m]\ninput = -1\noutput = 1", "expected a number of at least 0, got: -1; it is US dollars"),
+        ("[quota.prices.m]\ninput = -1\noutput = 1", "expected a number of at least 0.0, got: -1; it is US dollars"),
         ("[quota.prices.m]\ninput = 1", "expected the key 'output', got none"),
         ("[loop]\ndeepth = 3", "unknown key 'deepth', did you mean 'depth'?"),
         (FUNCTION + 'caps = [{ cap = 9, window = "day" }]', "1: projects.shop.roles.a: a token cap covers shop/a"),
