@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from bus import artifacts, connection, liveness, topology, wire
+from bus import artifacts, connection, gate, liveness, topology, wire
 from bus.server import Options
 from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS
 from services.fleet import file as fleet_file
@@ -19,6 +19,7 @@ from services.requests import requests
 from services.runner import attempt, handler
 from services.runner.handlers import childlog
 from services.runner.handlers.exec import PERMANENT_EXITS
+from services.warden import freeze
 
 
 class Kind(StrEnum):
@@ -58,6 +59,10 @@ def _person() -> list[Fact]:
         "orphans": "Work of a role with idempotent = false whose holder is gone is never run again by itself: a person decides.",
         "shape of the bus": "A change of the bus that would lose messages is not made without `systems apply --allow-destructive`, "
         "and the consumer of a role that is gone is not removed while work waits on it.",
+        "hard freezes": "A hard freeze is cleared by a person's login only, with a typed word: `systems thaw --hard`. "
+        "No daemon's login may write its flag.",
+        "stopped trees": "A run tree that the loop breaker has stopped stays so until a person runs `systems loop clear ROOT`; "
+        "its queued work waits among the dead letters.",
         "the record": f"{CONTROL} cannot be purged or edited by anybody, not by a person either.",
     }
     return [Fact(kind=Kind.PERSON, topic=topic, sentence=sentence) for topic, sentence in sentences.items()]
@@ -66,6 +71,7 @@ def _person() -> list[Fact]:
 def _bounds() -> list[Fact]:
     role = spec.Role(handler=spec.FunctionHandler(target="module:callable"))
     schedule = spec.Schedule(cron="@hourly")
+    loop = spec.LoopLimits()
     needed = ".".join(map(str, connection.NEEDED))
     sentences = {
         "silent holders": f"A holder that is silent keeps its claim for ack_wait, at most {_time(spec.MAX_ACK_WAIT_S)}; one whose "
@@ -74,6 +80,13 @@ def _bounds() -> list[Fact]:
         "its role says otherwise; after that it is stopped and counted as failed.",
         "deliveries": f"The server delivers a request at most max_attempts + max_crashes + 1 times, by default "
         f"{role.limits.max_deliver}.",
+        "freezes": f"A client that cannot read the kill switch for {_time(gate.STALE_S)} refuses to write; a daemon has "
+        f"{_time(freeze.RECEIPT_S)} for its receipt; a thaw waits {_time(freeze.SETTLE_S)} for runners to settle what they hold.",
+        "run trees": f"A run tree may be {loop.depth} deep, make {loop.fan_out:,} requests from one invocation and {loop.descendants:,} in "
+        f"all, ask a role for the same input {loop.same_input} times, and let two roles answer one another {loop.ping_pong} times, unless "
+        "the fleet file says otherwise.",
+        "caps": "A claim under a cap reserves its declared maximum first, so caps are not passed by work that runs at the same time; "
+        "a handler that reports more than it declared is stopped then, and what it reported counts.",
         "follow-ups": f"A completion carries at most {handler.FOLLOW_UP_LIMIT:,} follow-up requests: an atomic batch holds "
         f"{wire.BATCH_LIMIT:,} messages.",
         "input": f"Input over {_bytes(requests.INLINE_LIMIT)} goes to the artifacts; over {_bytes(requests.INPUT_LIMIT)} it is refused.",
@@ -92,6 +105,10 @@ def _unpromised() -> list[Fact]:
     sentences = {
         "the outside": "Towards the outside world work is done at least once: a handler may run again after a crash whose effects "
         "are already out there. Only the log's own effects are exactly once.",
+        "freezes and the outside": "A freeze stops writes to the bus and what asks the gate; what a running handler does outside "
+        "without asking goes on, and what it did is not undone.",
+        "loops": "Loops other than too deep ones are found some milliseconds after the event that passed the limit, and not while the "
+        "warden is away.",
         "threads": "A function handler that runs in a thread cannot be stopped from outside: when it is called off only its result "
         "is refused, and the thread runs on.",
         "idempotency keys": f"A key is remembered as long as {INVOCATIONS} holds its invocation, and no longer.",

@@ -32,6 +32,8 @@ from services.warden.treasurer import STATUS
 
 app = App(name="quota", help="Show, set and raise caps on spend.", help_format="plaintext")
 
+app.command("services.cli.reprice:command", name="reprice", help="Compute spend again with other prices.")
+
 _WINDOWS = [window.value for window in Window]
 _UNITS = [unit.value for unit in Unit]
 
