@@ -136,9 +136,8 @@ class Gate:
             return found
         if not role:
             return None
-        return next(
-            (found for key, found in self.trips.items() if not key.startswith("tree.") and found.covers(role)), None
-        )
+        now = datetime.now(UTC)
+        return next((trip for trip in self.trips.values() if trip.covers(role) and trip.stands(now)), None)
 
     def _closed(self) -> Refusal:
         if self.switch.frozen:

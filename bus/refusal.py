@@ -62,6 +62,10 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Whether a ``project/role`` is in its scope. A run tree covers no role."""
         return self.scope in ("system", role, role.partition("/")[0])
 
+    def stands(self, now: datetime) -> bool:
+        """Whether its time is not over yet."""
+        return self.until is None or self.until > now
+
     @property
     def sentence(self) -> str:
         """All of it as one sentence, for people and logs."""

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from bus import errors, wire
+from bus.events.guard import Resumed
 from bus.refusal import Refusal
 from bus.store import INVOCATIONS
 from bus.subjects import role_consumer
@@ -73,6 +74,17 @@ class Valve:
         """Bring every role's consumer to what is wanted, once."""
         async with self._turned:
             await asyncio.gather(*(self._turn(project, name) for project, name in list(self._registry.roles)))
+            await self._end_pauses()
+
+    async def _end_pauses(self) -> None:
+        """Clear pauses whose time is over, and put that on record; caps are the treasurer's."""
+        now = datetime.now(UTC)
+        for key, trip in list(self._bus.gate.trips.items()):
+            if key.startswith("pause.") and not trip.stands(now):
+                await self._bus.trips.clear(key)
+                self._bus.gate.know(key, None)
+                event = Resumed(role=trip.scope, reason="its time is over")
+                await self._bus.store.append(self._bus.author.control(trip.scope.replace("/", "_"), event))
 
     async def _turn(self, project: str, name: str) -> None:
         role, now = f"{project}/{name}", datetime.now(UTC)
