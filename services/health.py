@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import NamedTuple
 
 import msgspec
 from nats import errors as driver
 
 from bus import errors, flags, subjects
 from bus.events import daemon as daemon_events
-from bus.events import drill, freeze, quota
 from bus.liveness import BEAT_S, Heartbeat
 from bus.puller import EXPIRES_S
 from bus.server import EmbeddedServer
@@ -25,6 +23,8 @@ from services import freezes
 from services.daemon import Bus, control_id
 from services.fleet.registry import Registry
 from services.freezes import Freeze
+from services.guards import proofs
+from services.guards.proofs import GuardLine
 from services.launcher.reporter import describe
 from services.quota.lines import QuotaLine
 from services.warden import stranded
@@ -102,28 +102,6 @@ class ErrorLine(msgspec.Struct, frozen=True, kw_only=True):
     invocation: str
     kind: str
     message: str
-
-
-class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """The last drill of a guard."""
-
-    at: datetime
-    passed: bool
-    #: Seconds from the fault to the guard's act.
-    took_s: float = 0.0
-    #: What was expected and seen instead, of a drill that failed.
-    got: str = ""
-
-
-class GuardLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A guard: whether it can act, when it last did, and when that was last proven."""
-
-    name: str
-    armed: bool
-    last_trip_at: datetime | None = None
-    last_trip: str = ""
-    #: None: never drilled.
-    proof: Proof | None = None
 
 
 class TripLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -284,7 +262,7 @@ async def gather(bus: Bus, registry: Registry) -> Panel:
             TripLine(key=key, scope=trip.scope, sentence=trip.sentence)
             for key, trip in sorted((await bus.trips.all()).items())
         ),
-        guards=await _guards(bus, armed=facts is not None and facts.lag == 0),
+        guards=await proofs.look(bus, armed=facts is not None and facts.lag == 0),
         unseen=tuple(unseen),
     )
     verdict, reasons = judge(panel)
@@ -388,65 +366,3 @@ def _errors(facts: Facts | None) -> tuple[ErrorLine, ...]:
         ErrorLine(at=e.at, role=e.role, invocation=e.invocation, kind=e.kind, message=e.message)
         for e in facts.last_errors[:5]
     )
-
-
-class _Guard(NamedTuple):
-    """A guard of the warden: its name, its drill's, and where its trips are written."""
-
-    name: str
-    drill: str
-    stream: str
-    filter: str
-
-
-_GUARDS = (
-    _Guard("kill switch", "kill_switch", CONTROL, "ctl.freeze.*.frozen"),
-    _Guard("quota breaker", "quota", CONTROL, "ctl.quota.*.tripped"),
-    _Guard("loop breaker", "loop", CONTROL, "ctl.loop.*.tripped"),
-    _Guard("stuck-claim sweep", "orphan", INVOCATIONS, "inv.*.*.*.swept"),
-    _Guard("poison-message breaker", "poison", INVOCATIONS, "inv.*.*.*.dead_lettered"),
-)
-
-
-async def _guards(bus: Bus, *, armed: bool) -> tuple[GuardLine, ...]:
-    """The guards of the warden: armed when it answers and has read all of the log."""
-    return tuple(await asyncio.gather(*(_guard(bus, guard, armed=armed) for guard in _GUARDS)))
-
-
-async def _guard(bus: Bus, guard: _Guard, *, armed: bool) -> GuardLine:
-    filter_ = guard.filter
-    if guard.filter.startswith("ctl.freeze."):
-        # Drills throw a switch of their own.
-        filter_ = f"ctl.freeze.{await freezes.newest(bus) or 'none'}.frozen"
-    last, drilled = await asyncio.gather(
-        bus.store.last(guard.stream, filter_), bus.store.last(CONTROL, f"ctl.drill.{guard.drill}.*")
-    )
-    proof: Proof | None = None
-    if drilled is not None and drilled.data is not None:
-        data = drilled.data
-        passed = isinstance(data, drill.Passed)
-        proof = Proof(
-            at=drilled.stored_at,
-            passed=passed,
-            took_s=data.took_s if passed else 0.0,
-            got="" if passed else f"expected {data.expected}, got: {data.got}",
-        )
-    tripped = last is not None and last.data is not None
-    return GuardLine(
-        name=guard.name,
-        armed=armed,
-        last_trip_at=last.stored_at if last is not None else None,
-        last_trip=_trip(last) if last is not None and tripped else "",
-        proof=proof,
-    )
-
-
-def _trip(last: Recorded) -> str:
-    """What tripped a guard last, in some words."""
-    match last.data:
-        case freeze.Frozen(reason=reason):
-            return reason or "frozen"
-        case quota.Tripped(key=key):
-            return key
-        case _:
-            return f"{last.data.reason} {last.subject.split('.')[3 if last.subject.startswith('inv.') else 2]}"

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from bus.flags import Mode
 from services.cli.output import age
-from services.health import DaemonLine, GuardLine, Panel, State, Verdict
+from services.guards.proofs import GuardLine
+from services.health import DaemonLine, Panel, State, Verdict
 from services.quota import lines as quota
 from services.replay import Tally
 
