@@ -36,10 +36,11 @@ types: install
 bench: install
 	$(BIN)/python -m tests.bench $(BENCH)
 
-# Remake constraints.txt from pyproject.toml.
+# Remake constraints.txt from pyproject.toml; what is pinned stays pinned unless it no longer fits (`make lock UPGRADE=--upgrade`).
 lock: install
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --group dev --python-version 3.11 --universal pyproject.toml -o constraints.new
+	cp constraints.txt constraints.new
+	$(BIN)/uv pip compile $(UPGRADE) --quiet --no-header --generate-hashes --group dev --python-version 3.11 --universal pyproject.toml -o constraints.new
 	{ echo '# Every package that the project installs, pinned with its hashes. Remade by `make lock`.'; cat constraints.new; } > constraints.txt
 	rm constraints.new
 
