@@ -93,6 +93,17 @@ class Rig:
         running = await self._daemon("agent_runner", instance)
         return running, await start_runner(running, Context(url=self.url), self.home)
 
+    async def acknowledged(self, consumer: str = "shop_coder") -> None:
+        """Wait until nothing that a role's consumer handed out is unacknowledged.
+
+        An acknowledgement is sent after its event is in the log, over another connection than the one that reads the log
+        here: who has seen the event has to wait for it. A lost one would end by its delivery coming again after
+        ``ack_wait`` (30 s by default), so the wait ends well before.
+        """
+        async with asyncio.timeout(10):
+            while (await self.connection.api(f"CONSUMER.INFO.INVOCATIONS.{consumer}"))["num_ack_pending"]:
+                await asyncio.sleep(0.02)
+
     async def end(self, running: Daemon) -> None:
         """End a daemon as SIGTERM does; a second time does nothing."""
         await running.teardown.run()

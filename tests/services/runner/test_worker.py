@@ -278,7 +278,7 @@ async def test_worker_does_not_run_what_was_cancelled_before(rig: Rig) -> None:
     await rig.story.event(on.id, "completed")
     assert ran == ["on"]
     assert names(rig, off.id) == ["requested", "cancelled"]
-    await until_acknowledged(rig, "shop_coder")
+    await rig.acknowledged()
 
 
 async def test_worker_stops_a_handler_that_was_cancelled(rig: Rig) -> None:
@@ -301,14 +301,7 @@ async def test_worker_stops_a_handler_that_was_cancelled(rig: Rig) -> None:
     await asyncio.wait_for(told.wait(), 5)
     await until(lambda: not any(worker.puller.working for worker in runner.workers.values()))
     assert names(rig, accepted.id) == ["requested", "claimed", "cancelled"]
-    await until_acknowledged(rig, "shop_coder")
-
-
-async def until_acknowledged(rig: Rig, consumer: str) -> None:
-    """Wait until nothing that a consumer handed out is unacknowledged."""
-    async with asyncio.timeout(10):
-        while (await rig.connection.api(f"CONSUMER.INFO.INVOCATIONS.{consumer}"))["num_ack_pending"]:
-            await asyncio.sleep(0.02)
+    await rig.acknowledged()
 
 
 async def test_worker_drops_a_retry_that_was_cancelled(rig: Rig) -> None:
@@ -324,7 +317,7 @@ async def test_worker_drops_a_retry_that_was_cancelled(rig: Rig) -> None:
     accepted = await rig.ask("shop/coder")
     await rig.story.event(accepted.id, "failed")
     await cancel(rig, Ref("shop", "coder", accepted.id))
-    await until_acknowledged(rig, "shop_coder")
+    await rig.acknowledged()
     assert len(tries) == 1
     assert names(rig, accepted.id) == ["requested", "claimed", "failed", "cancelled"]
 
@@ -518,7 +511,7 @@ async def test_worker_steps_over_rubbish(rig: Rig) -> None:
     await rig.runner()
     accepted = await rig.ask("shop/coder", "work")
     await rig.story.event(accepted.id, "completed")
-    await until_acknowledged(rig, "shop_coder")
+    await rig.acknowledged()
     again = await rig.ask("shop/coder", "more work")
     await rig.story.event(again.id, "completed")
 
