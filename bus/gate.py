@@ -56,8 +56,10 @@ class Gate:
         self.drill = KillSwitch()
         #: Standing trips, by key of the bucket ``trips``.
         self.trips: dict[str, Refusal] = {}
-        #: Invocations a second that this process may claim after a thaw; None for no bound.
-        self.ramp: float | None = None
+        #: The ramp of a thaw as the warden has put it for each runner; None while none stands.
+        self.ramp_put: float | None = None
+        #: The one that a clear has asked for, until the warden's is there: what is in hand already must not go first.
+        self._ramp_asked: float | None = None
         #: Called (without arguments) after each change of a switch or the trips.
         self.listeners: list[Callable[[], None]] = []
         self._loop = asyncio.get_running_loop()
@@ -97,6 +99,11 @@ class Gate:
     def closed(self) -> bool:
         """Writes are refused right now: frozen, or not verified."""
         return self.switch.frozen or self.stale
+
+    @property
+    def ramp(self) -> float | None:
+        """Invocations a second that this process may claim after a thaw; None for no bound."""
+        return self.ramp_put if self.ramp_put is not None else self._ramp_asked
 
     async def opened(self) -> None:
         """Wait until writes may go out."""
@@ -268,7 +275,7 @@ class Gate:
     def _take(self, key: str, value: bytes) -> None:
         try:
             if key == trips.RAMP:
-                self.ramp = msgspec.json.decode(value, type=trips.Ramp).per_second
+                self.ramp_put = msgspec.json.decode(value, type=trips.Ramp).per_second
             else:
                 self.trips[key] = msgspec.json.decode(value, type=Refusal)
         except msgspec.DecodeError as exc:
@@ -276,11 +283,13 @@ class Gate:
 
     def _drop(self, key: str) -> None:
         if key == trips.RAMP:
-            self.ramp = None
+            self.ramp_put = self._ramp_asked = None
         self.trips.pop(key, None)
 
     def _set(self, switch: Switch, state: KillSwitch) -> None:
         if switch is REAL:
+            if self.switch.frozen or state.frozen:
+                self._ramp_asked = state.ramp
             self.switch = state
         else:
             self.drill = state

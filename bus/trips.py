@@ -65,5 +65,7 @@ class Trips:
     async def all(self) -> dict[str, Refusal]:
         """All that stand, by key."""
         return {
-            key: msgspec.json.decode(entry.value, type=Refusal) for key, entry in (await self.bucket.items()).items()
+            key: msgspec.json.decode(entry.value, type=Refusal)
+            for key, entry in (await self.bucket.items()).items()
+            if key != RAMP
         }

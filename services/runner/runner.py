@@ -67,6 +67,7 @@ class Runner:
         """Take nothing more; give what runs its grace; put back the rest."""
         desk = self._desk
         desk.draining = True
+        desk.turns.end()
         for task in desk.reserving:
             task.cancel()
         await asyncio.gather(*(worker.puller.drain() for worker in self.workers.values()))

@@ -141,17 +141,20 @@ class Worker:
         """Wait, parked, until a guard lets the work be claimed: False when it is not to be claimed at all."""
         desk, root = self._desk, request.root or ref.id
         async with desk.parking.parked(delivery, self.role.role.ack_wait):
-            while (refusal := desk.gate.refusal(role=self.role.path, root=root)) is not None:
+            while True:
+                refusal = desk.gate.refusal(role=self.role.path, root=root)
+                if refusal is None:
+                    await desk.turns.turn()
+                    if desk.gate.refusal(role=self.role.path, root=root) is None:
+                        return True
+                    continue  # something was thrown while it waited for its turn
                 if refusal.scope.startswith("tree ") and not desk.gate.closed:
                     await self._bury(ref, delivery)
                     return False
                 if desk.draining:
-                    if desk.gate.closed:
-                        return False  # nothing may be written: it comes again when its time at the server is over
-                    break
+                    # Where nothing may be written it comes again when its time at the server is over.
+                    return not desk.gate.closed
                 await desk.gate.changed(1.0)
-            await desk.turns.turn()
-        return True
 
     async def _bury(self, ref: Ref, delivery: wire.Delivery) -> None:
         """Give up on work of a run tree that was stopped: a person may redrive it."""

@@ -39,13 +39,13 @@ class Roles:
     def __init__(
         self,
         order: Callable[[], list[str]],
-        backlog: Callable[[str], Awaitable[int]],
+        backlog: Callable[[str, int], int],
         put_back: Callable[[], Awaitable[int]],
         turn: Callable[[], Awaitable[None]],
     ) -> None:
         #: Roles, the cheapest risk first.
         self.order = order
-        #: What waits to be handed out of a role.
+        #: What of a role was asked up to a sequence and is not claimed yet, and may be.
         self.backlog = backlog
         #: Puts back the claims of holders that are gone: how many.
         self.put_back = put_back
@@ -64,6 +64,10 @@ class Freezer:
         self._read_to = 0
         #: Roles that the present thaw has released; None when nothing is withheld.
         self._released: set[str] | None = None
+        #: Of the role that a ramp is at: the sequence up to which its backlog goes, and the loop time to wait for it.
+        self._ramping: tuple[str, int, float] = ("", 0, 0.0)
+        #: Roles that a ramp is through with.
+        self._climbed: set[str] = set()
         #: Set when the switch was looked at for the first time: before that nobody knows what it withholds.
         self.known = asyncio.Event()
         self._put_back: dict[str, int] = {}
@@ -129,6 +133,7 @@ class Freezer:
         if seen.switch.frozen or step in {Step.THAW, Step.WAIT}:
             self.standstill = True
             self._released = set()
+            self._ramping, self._climbed = ("", 0, 0.0), set()
         elif step is Step.RELEASE and self._released is None:
             self._released = set()
         elif step is Step.NOTHING:
@@ -221,7 +226,7 @@ class Freezer:
         assert self._released is not None
         if ramp is not None:
             share = Ramp(per_second=ramp / max(1, len(seen.runners)))
-            if self._bus.gate.ramp != share.per_second:
+            if self._bus.gate.ramp_put != share.per_second:
                 await self._bus.trips.bucket.put(RAMP, msgspec.json.encode(share))
         for role in roles.order():
             if self._state.frozen:
@@ -230,9 +235,29 @@ class Freezer:
                 self._released.add(role)
                 await roles.turn()
                 log.info("role_released", role=role)
-            if ramp is not None and await roles.backlog(role) > 0:
+            if ramp is not None and await self._climbs(role, roles, ramp):
                 return False
         return True
+
+    async def _climbs(self, role: str, roles: Roles, ramp: float) -> bool:
+        """Whether a role's backlog of before its release is still being claimed at the ramp's rate."""
+        now = asyncio.get_running_loop().time()
+        if self._ramping[0] != role:
+            if role in self._climbed:
+                return False
+            info = await self._bus.connection.api(f"STREAM.INFO.{self._switch.stream}")
+            seq = int(info["state"]["last_seq"])
+            # What never comes to be claimed (nobody serves the role) must not hold up the roles behind it for ever.
+            self._ramping = (role, seq, now + 2 * roles.backlog(role, seq) / ramp + freeze.SETTLE_S)
+        _, seq, until = self._ramping
+        left = roles.backlog(role, seq)
+        if left > 0 and now < until:
+            return True
+        if left > 0:
+            log.warning("role_not_ramped", role=role, left=left, action="going on with the next role")
+        self._climbed.add(role)
+        self._ramping = ("", 0, 0.0)
+        return False
 
     async def _clear_ramp(self) -> None:
         await self._bus.trips.clear(RAMP)

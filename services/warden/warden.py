@@ -129,10 +129,14 @@ class Warden:
 
         return [registered.path for registered in sorted(self._registry.roles.values(), key=risk)]
 
-    async def _backlog(self, role: str) -> int:
-        consumer = subjects.role_consumer(*subjects.parse_role(role))
-        info = await self._bus.connection.api(f"CONSUMER.INFO.INVOCATIONS.{consumer}")
-        return int(info["num_pending"])
+    def _backlog(self, role: str, seq: int) -> int:
+        """What of a role was asked up to a sequence and waits to be claimed; none where something else keeps it closed."""
+        if self._bus.gate.refusal(role=role) is not None:
+            return 0
+        work = self.sweeper.work
+        if work.position < seq:
+            return 1  # not read that far yet
+        return work.queued(subjects.parse_role(role), seq)
 
     async def _turn(self) -> None:
         await self.valve.turn()

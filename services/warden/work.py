@@ -71,6 +71,13 @@ class OpenWork:
         if item.holder:
             self.by_holder.setdefault(item.holder, set()).add(item.ref.id)
 
+    def queued(self, role: tuple[str, str], seq: int) -> int:
+        """How many of a role (project and name) were asked up to a sequence and are claimed by nobody."""
+        return sum(
+            item.status is Status.QUEUED and item.requested_seq <= seq and (item.ref.project, item.ref.role) == role
+            for item in self.open.values()
+        )
+
     def take(self, delivery: wire.Delivery, now: float, wall: datetime) -> Rejected | None:
         """Fold one message of INVOCATIONS, seen at monotonic second `now` and wall time `wall`; rubbish is returned as a report."""
         self.position = delivery.seq
