@@ -11,6 +11,7 @@ from bus.errors import ServerError
 from bus.events import freeze as ev
 from bus.flags import REAL, Mode
 from bus.store import CONTROL
+from services import roster
 from services.daemon import Bus
 
 
@@ -34,7 +35,7 @@ class Freeze(msgspec.Struct, frozen=True, kw_only=True):
     seq: int = 0
     #: Events in INVOCATIONS after that one; None when nobody can say.
     writes: int | None = None
-    #: Receipts of the daemons that are alive, and how many those are.
+    #: Receipts of the daemons that are alive or not known to have ended, and how many those are.
     receipts: int = 0
     owed: int = 0
     #: Instances without a receipt.
@@ -95,7 +96,8 @@ async def read(bus: Bus) -> Freeze:
                 overdue |= set(instances)
             case _:
                 pass
-    missing = tuple(sorted(beat.instance for beat in beats if beat.boot_id not in stopped))
+    owed = {beat.boot_id: beat.instance for beat in beats} | await roster.unaccounted(bus, beats)
+    missing = tuple(sorted(name for boot_id, name in owed.items() if boot_id not in stopped))
     info = await bus.connection.api(f"STREAM.INFO.{REAL.stream}")
     on_server = frozen is not None and info["config"].get("max_bytes") == 1
     return msgspec.structs.replace(
@@ -103,8 +105,8 @@ async def read(bus: Bus) -> Freeze:
         on_server=on_server,
         seq=frozen.seq if frozen is not None else 0,
         writes=max(0, info["state"]["last_seq"] - frozen.seq) if frozen is not None else None,
-        receipts=len(beats) - len(missing),
-        owed=len(beats),
+        receipts=len(owed) - len(missing),
+        owed=len(owed),
         missing=missing,
         overdue=tuple(sorted(overdue & set(missing))),
     )

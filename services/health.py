@@ -17,9 +17,8 @@ from bus import errors, flags, subjects
 from bus.events import daemon as daemon_events
 from bus.liveness import BEAT_S, Heartbeat
 from bus.puller import EXPIRES_S
-from bus.server import EmbeddedServer
 from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS, Recorded
-from services import freezes
+from services import freezes, roster
 from services.daemon import Bus, control_id
 from services.fleet.registry import Registry
 from services.freezes import Freeze
@@ -322,16 +321,7 @@ async def _daemons(bus: Bus, beats: list[Heartbeat], now: datetime) -> list[Daem
         newest[control_id(beat.instance, beat.host)] = beat
     exits = await asyncio.gather(*(bus.store.last(CONTROL, f"ctl.daemon.{seat}.exited") for seat in newest))
     lines = [_with_exit(line_of(beat, now), exited, now) for beat, exited in zip(newest.values(), exits, strict=True)]
-    info = await bus.connection.api(f"STREAM.INFO.{CONTROL}", {"subjects_filter": "ctl.daemon.>"})
-    seats = {subject.split(".")[2] for subject in info["state"].get("subjects") or {}}
-    for seat in sorted(seats - newest.keys()):
-        last = await bus.store.last(CONTROL, f"ctl.daemon.{seat}.*")
-        if last is None or last.data is None or isinstance(last.data, daemon_events.Stopped):
-            continue
-        if isinstance(last.data, daemon_events.Started) and last.data.daemon == EmbeddedServer.name:
-            # It just answered.
-            continue
-        lines.append(_missing(seat, last.data))
+    lines += [_missing(seat, last) for seat, last in (await roster.silent(bus, beats)).items()]
     return sorted(lines, key=lambda line: (line.daemon != "launcher", line.name))
 
 

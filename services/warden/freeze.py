@@ -75,7 +75,9 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     record: Record
     #: Live daemons: boot id -> instance; and those of them that settle claims.
     alive: dict[str, str]
-    #: When each of them started.
+    #: The same for those that do not beat and are not known to have ended: nobody can say that they have stopped.
+    silent: dict[str, str] = {}
+    #: When each of the live ones started.
     since: dict[str, datetime] = {}
     runners: frozenset[str] = frozenset()
 
@@ -108,14 +110,14 @@ def decide(seen: Seen, now: datetime) -> Step:
 
 
 def late(seen: Seen, now: datetime) -> frozenset[str]:
-    """Instances of live daemons that gave no receipt in time."""
+    """Instances that gave no receipt in time: live ones, and silent ones that nobody saw end."""
     frozen_at = seen.record.frozen_at
     if frozen_at is None:
         return frozenset()
     # Who starts in a freeze owes a receipt as well, and has as long for it.
     return frozenset(
         name
-        for boot, name in seen.alive.items()
+        for boot, name in (seen.silent | seen.alive).items()
         if boot not in seen.record.stopped
         and (now - max(frozen_at, seen.since.get(boot, frozen_at))).total_seconds() >= RECEIPT_S
     )

@@ -19,6 +19,7 @@ from bus.events import freeze as ev
 from bus.flags import Switch
 from bus.store import CONTROL, Recorded
 from bus.trips import RAMP, Ramp
+from services import roster
 from services.daemon import Bus
 from services.warden import freeze
 from services.warden.freeze import Record, Seen, Step
@@ -145,11 +146,13 @@ class Freezer:
         bus = self._bus
         beats = await bus.liveness.all()
         config = await self._config()
+        state = self._state
         return Seen(
-            switch=self._state,
+            switch=state,
             stream_frozen=config.get("discard") == "new" and config.get("max_bytes") == 1,
             record=self._record,
             alive={beat.boot_id: beat.instance for beat in beats},
+            silent=await roster.unaccounted(self._bus, beats) if state.frozen else {},
             since={beat.boot_id: beat.started_at for beat in beats},
             runners=frozenset(
                 beat.boot_id for beat in beats if beat.daemon == "agent_runner" and self._roles is not None
@@ -180,7 +183,7 @@ class Freezer:
             reason=state.reason or state.text,
             by=state.by,
             until=state.until,
-            owe=tuple(sorted(seen.alive.values())),
+            owe=tuple(sorted({*seen.alive.values(), *seen.silent.values()})),
         )
         await self._write(event, state.id)
         log.warning("frozen", freeze=state.id, mode=state.mode.value, seq=event.seq, reason=event.reason)
