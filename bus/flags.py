@@ -1,7 +1,7 @@
 """The kill switch's flags, as a person puts them: ``nats kv put flags kill_switch frozen``.
 
-Pure: values in, the switch out. Plain words and JSON are both understood. What is not understood freezes, and says so,
-because the one who wrote it wanted to stop something. A flag that is deleted or purged keeps the last mode, and says so.
+Pure: values in, the switch out. Plain words and JSON are both understood. What is not understood (nothing at all, too: a
+script's variable may be empty) freezes, and says so, because the one who wrote it wanted to stop something. A flag that is deleted or purged keeps the last mode, and says so.
 """
 
 from __future__ import annotations
@@ -100,8 +100,6 @@ class _Put(msgspec.Struct):
 def parse(value: bytes) -> Flag:
     """What a flag's value says; rubbish freezes."""
     text = value.decode(errors="replace").strip()
-    if not text:
-        return Flag(frozen=False)
     word = _meaning(text)
     if word is not None:
         return Flag(frozen=word)
@@ -118,7 +116,7 @@ def parse(value: bytes) -> Flag:
 def _meaning(text: str) -> bool | None:
     """Whether a word means frozen; None for a word that means nothing here."""
     word = text.strip().strip('"').lower()
-    if word in _CLEAR or word in {"null", ""}:
+    if word in _CLEAR:
         return False
     return True if word in _FROZEN else None
 

@@ -114,8 +114,11 @@ async def thaw(
         if not switch.frozen:
             print("it was clear already")
             return Exit.DONE
-        stands = await _until(session, lambda now: now.mode is Mode.CLEAR and not now.thawing, SETTLE_S + 5)
+        stands = await _until(session, lambda now: now.mode is not Mode.CLEAR or not now.thawing, SETTLE_S + 5)
     _print(stands, common)
+    if stands.mode is not Mode.CLEAR:
+        output.note(f"systems: frozen again before the thaw was over ({stands.reason or stands.text})")
+        return Exit.LATER
     if stands.thawing and ramp is not None:
         output.note(f"systems: the backlog is released at {ramp:g} invocations a second; `systems freeze` halts it")
         return Exit.DONE

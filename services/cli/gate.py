@@ -35,8 +35,6 @@ async def gate(
     asked = role or os.environ.get("SYSTEMS_ROLE", "")
     refusal = await _ask(asked, os.environ.get("SYSTEMS_ROOT", "") if not role else "", common)
     if refusal is not None:
-        if common.json:
-            output.json({"allowed": False, "refusal": refusal})
         raise GuardRefused(refusal)
     if not command:
         if common.json:

@@ -1,8 +1,9 @@
 """``systems``: the command line. This module only parses, calls and translates what went wrong into one sentence.
 
 A command is imported when it is run, not before: ``systems --help`` touches none of them. Every error is one sentence on
-stderr behind ``systems: ``, with ``--output json`` also ``{"error": {"kind": …, "message": …}}`` on stdout, and the status
-that :mod:`services.cli.exits` gives it. Ctrl-C ends a command with 130, a closed pipe quietly.
+stderr behind ``systems: ``, with ``--output json`` also ``{"error": {"kind": …, "message": …}}`` on stdout (a guard's has its
+whole ``refusal`` too), and the status that :mod:`services.cli.exits` gives it. Ctrl-C ends a command with 130, a closed pipe
+quietly.
 """
 
 from __future__ import annotations
@@ -170,7 +171,9 @@ def _failed(exc: BaseException, tokens: list[str]) -> int:
     if wants_json(tokens):
         from services.cli import output  # noqa: PLC0415 (only needed when something went wrong)
 
-        output.json({"error": {"kind": kind, "message": message}})
+        refusal = getattr(exc, "refusal", None)
+        error = {"kind": kind, "message": message} | ({"refusal": refusal} if refusal is not None else {})
+        output.json({"error": error})
     return status
 
 

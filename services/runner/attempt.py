@@ -85,7 +85,11 @@ class Attempt:
         except GuardRefused as exc:
             await self._guarded(exc)
         except Exception as exc:  # noqa: BLE001 (whatever a handler raises is its result)
-            await self._fail(exc)
+            refusal = self._refused() if isinstance(exc, failure.HandlerError) and exc.guarded else None
+            if refusal is not None:
+                await self._guarded(GuardRefused(refusal))
+            else:
+                await self._fail(exc)
 
     async def _make_context(self) -> Context:
         request = self.running.state.request
@@ -107,10 +111,20 @@ class Attempt:
 
     def _check_gate(self) -> None:
         """What a handler asks before it acts outside the bus."""
-        request = self.running.state.request
-        refusal = self._desk.gate.refusal(role=self.running.role.path, root=request.root or self.running.ref.id)
+        refusal = self._refusal()
         if refusal is not None:
             raise GuardRefused(refusal)
+
+    def _refusal(self) -> Refusal | None:
+        request = self.running.state.request
+        return self._desk.gate.refusal(role=self.running.role.path, root=request.root or self.running.ref.id)
+
+    def _refused(self) -> Refusal | None:
+        """What refused a handler that says so: a guard that stands, or a freeze that came and went while it ran.
+
+        None: nothing did, as far as is known here, and a word of the handler alone does not spare it an attempt.
+        """
+        return self._refusal() or self.running.frozen_by
 
     async def _complete(self, context: Context, result: Result) -> None:
         self._result = result

@@ -182,8 +182,9 @@ class Desk:
         """The switch or a trip has changed: stop the handlers whose role says so, as soon as a freeze begins."""
         if not self.gate.switch.frozen:
             return
-        now = self._loop.time()
+        now, refusal = self._loop.time(), self.gate.refusal()
         for running in list(self.keeper.running.values()):
+            running.frozen_by = running.frozen_by or refusal
             if running.role.role.on_freeze is OnFreeze.STOP:
                 running.stop(Stop.FREEZE, now)
 

@@ -30,7 +30,14 @@ class HandlerError(Exception):
     """A failure that a handler has understood: it names its kind, and says whether and when a retry can help."""
 
     def __init__(
-        self, kind: str, message: str, *, detail: str = "", permanent: bool = False, retry_after: float | None = None
+        self,
+        kind: str,
+        message: str,
+        *,
+        detail: str = "",
+        permanent: bool = False,
+        retry_after: float | None = None,
+        guarded: bool = False,
     ) -> None:
         #: ``exit_1``, ``signal_9``, ``http_503``.
         self.kind = kind
@@ -39,6 +46,8 @@ class HandlerError(Exception):
         self.permanent = permanent
         #: Seconds that the other side asked us to wait.
         self.retry_after = retry_after
+        #: It says that a guard refused it; where one does, the work goes back to the queue at nobody's cost.
+        self.guarded = guarded
         super().__init__(message)
 
 

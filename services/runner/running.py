@@ -20,6 +20,7 @@ from bus.author import traceparent
 from bus.connection import Connection
 from bus.events.invocation import ArtifactRef, Hold, Usage
 from bus.invocation import Invocation
+from bus.refusal import Refusal
 from services.fleet.registry import RegisteredRole
 from services.requests.requests import Ask, Asker, Requests
 from services.runner.handler import Handler
@@ -69,6 +70,7 @@ class Running:
         "_desk",
         "cause",
         "delivery",
+        "frozen_by",
         "handler",
         "note",
         "progress_at",
@@ -114,6 +116,8 @@ class Running:
         #: What the handler last said of its progress.
         self.note = ""
         self.stop_reason: Stop | None = None
+        #: The freeze that came while the handler ran.
+        self.frozen_by: Refusal | None = None
         #: The handler is done, and its result is being written.
         self.settling = False
         #: When the handler was first told to end, and when last.

@@ -60,7 +60,10 @@ class Rig:
         name = f"act_{new_id().replace('-', '')}"
         setattr(stage, name, function)
         self._stack.callback(delattr, stage, name)
-        role = Role(handler=FunctionHandler(target=f"tests.services.stage:{name}"), **settings)
+        await self.declare(path, Role(handler=FunctionHandler(target=f"tests.services.stage:{name}"), **settings))
+
+    async def declare(self, path: str, role: Role) -> None:
+        """Register a role, and make its consumer."""
         await self.put(path, role)
         declared = journal.declared(self.registry)
         await plan.apply(self.connection, declared, await plan.plan(self.connection, declared))

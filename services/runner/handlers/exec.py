@@ -9,9 +9,10 @@ A line of stdout that is a JSON object with nothing but these keys is an order, 
     {"result": …}                                                                 the output; the last one wins
 
 Everything that is written counts as progress. Exit codes: 0 completes (without a result the output is null); 64, 65 and 78
-(usage, data, configuration, as in sysexits.h) are permanent; all others, 75 among them, and signals are transient. The
-process tree is on a leash: it ends with the command, at the latest a second later, and with the runner; when the work is
-called off it gets SIGTERM and the role's grace.
+(usage, data, configuration, as in sysexits.h) are permanent; all others and signals are transient. 75, with which
+``systems gate`` ends when it refuses, costs no attempt where a guard did refuse the work meanwhile. The process tree is on a
+leash: it ends with the command, at the latest a second later, and with the runner; when the work is called off it gets
+SIGTERM and the role's grace.
 
 What is dropped: of each stream the middle beyond :data:`~services.runner.handlers.childlog.WHOLE_LIMIT`. What blocks: a child
 that writes faster than its artifacts are kept waits. What is not promised: that a tree which the kernel cannot end is gone.
@@ -28,6 +29,7 @@ from pathlib import Path
 
 from bus import leashed
 from bus.errors import did_you_mean
+from bus.refusal import EXIT_LATER
 from services.fleet import spec
 from services.runner.failure import DETAIL_LIMIT, HandlerError
 from services.runner.handler import Context, Permanent, Result
@@ -129,6 +131,7 @@ class ExecRunner:
             f"expected {self._name} to exit with 0, got: {status} ({last[:500]})",
             detail=detail,
             permanent=status in PERMANENT_EXITS,
+            guarded=status == EXIT_LATER,
         )
 
     async def close(self) -> None:

@@ -3,7 +3,8 @@
 The service gets ``Idempotency-Key`` (the invocation's id, the same in each attempt), ``Systems-Attempt`` and ``traceparent``. It
 may report its use in the headers ``Systems-Input-Tokens`` and ``Systems-Output-Tokens``, also of an error.
 
-429 and 503 may name the delay of the retry by ``Retry-After``; 408, 425, 429, 5xx and a broken connection are transient; every other
+A service that asks the gate itself may answer with the refusal as problem details (:mod:`bus.problem`): where a guard did
+refuse the work meanwhile, that costs no attempt. 429 and 503 may name the delay of the retry by ``Retry-After``; 408, 425, 429, 5xx and a broken connection are transient; every other
 refusal, a redirect, and an answer that is not JSON are permanent.
 """
 

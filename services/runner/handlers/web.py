@@ -18,6 +18,7 @@ from typing import NamedTuple
 import httpx
 import msgspec
 
+from bus import problem
 from bus.errors import did_you_mean
 from services.fleet import spec
 from services.runner.failure import HandlerError
@@ -129,9 +130,13 @@ def refusal(url: httpx.URL, answer: Answer, now: datetime, *, transient: frozens
     why = _provider_words(answer.body) or answer.head
     if 300 <= answer.status < 400:
         why = f"a redirect to {answer.headers.get('location', 'nowhere')}; write the final address into the fleet file"
+    refused = problem.read(answer.headers.get("content-type", ""), answer.body)
+    if refused is not None:
+        why = refused.sentence
     return HandlerError(
         f"http_{answer.status}",
         f"expected 2xx from {shown(url)}, got: {answer.status} ({why})",
+        guarded=refused is not None,
         detail=answer.body[:4000].decode(errors="replace"),
         permanent=not (answer.status in transient or 500 <= answer.status < 600),
         retry_after=retry_after(answer.headers, now),

@@ -21,6 +21,9 @@ async def test_freeze_says_what_the_record_says_and_everything_is_refused(fleet:
     asked = await fleet("invoke", "shop/echo", "--input", "1")
     assert asked.status == 75
     assert "systems thaw --reason TEXT" in asked.err
+    for command in (["invoke", "shop/echo", "--input", "1"], ["gate"]):
+        refusal = (await fleet(*command, "--output", "json")).json["error"]["refusal"]
+        assert (refusal["reason"], refusal["scope"], refusal["clears"]) == ("frozen", "system", "a person")
     gated = await fleet("gate", "--", sys.executable, "-c", "print('ran')")
     assert (gated.status, gated.out) == (75, "")
     assert len(gated.err.splitlines()) == 1

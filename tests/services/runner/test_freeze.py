@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
 
 from bus.events import invocation as ev
-from bus.store import CONTROL
-from services.fleet.spec import OnFreeze
+from bus.refusal import Reason, Refusal
+from bus.store import CONTROL, Recorded
+from services.fleet.spec import ExecHandler, OnFreeze, Role
 from tests.services.rig import Rig, until
 
 
@@ -182,9 +184,14 @@ async def test_nothing_is_claimed_in_a_freeze_and_everything_after_it(rig: Rig) 
         assert len(rig.story.of(one.id, "claimed")) == 1
 
 
-@pytest.mark.parametrize("rate", [40.0])
-async def test_ramp_releases_the_backlog_in_turns(rig: Rig, rate: float) -> None:
-    """After a thaw with a ramp claims take turns; when the backlog is gone the ramp is too."""
+def seconds(claims: list[Recorded]) -> float:
+    """From the first to the last of these claims."""
+    at = [claim.stored_at for claim in claims]
+    return (max(at) - min(at)).total_seconds()
+
+
+async def test_ramp_releases_the_backlog_in_turns(rig: Rig) -> None:
+    """After a thaw with a ramp claims take turns, also those of a backlog that fits into the runner's hand at once."""
 
     async def echo(input: Any) -> Any:
         return input
@@ -194,8 +201,79 @@ async def test_ramp_releases_the_backlog_in_turns(rig: Rig, rate: float) -> None
     accepted = [await rig.ask("shop/echo", n) for n in range(20)]
     id_ = await freeze(rig)
     await rig.runner()
-    await rig.bucket("flags").put("kill_switch", b'{"mode":"clear","ramp":%d}' % int(rate))
+    await rig.bucket("flags").put("kill_switch", b'{"mode":"clear","ramp":20}')
+    claims = [await rig.story.event(one.id, "claimed") for one in accepted]
+    assert seconds(claims) > (len(claims) - 2) / 20
     await rig.control.subject(lambda r: r.subject == f"ctl.freeze.{id_}.thawed")
-    claims = [(await rig.story.event(one.id, "claimed")).stored_at for one in accepted]
-    assert (max(claims) - min(claims)).total_seconds() > (len(claims) - 2) / rate
     await until(lambda: rig.bus.gate.ramp is None)
+    assert not await rig.bus.trips.all()
+
+
+async def test_ramp_that_is_halted_claims_no_more_and_goes_on_in_turns(rig: Rig) -> None:
+    """A freeze in the middle of a ramp stops what is in hand as well; the next thaw's ramp holds for it from the first claim."""
+
+    async def echo(input: Any) -> Any:
+        return input
+
+    await rig.role("shop/echo", echo)
+    await rig.warden()
+    accepted = [await rig.ask("shop/echo", n) for n in range(12)]
+    await freeze(rig)
+    await rig.runner()
+    await rig.bucket("flags").put("kill_switch", b'{"mode":"clear","ramp":2}')
+    await rig.story.event(accepted[0].id, "claimed")
+    id_ = await freeze(rig)
+    before = {one.id for one in accepted if rig.story.of(one.id, "claimed")}
+    assert len(before) < 6
+    await rig.bucket("flags").put("kill_switch", b'{"mode":"clear","ramp":10}')
+    claims = [await rig.story.event(one.id, "claimed") for one in accepted if one.id not in before]
+    assert seconds(claims) > (len(claims) - 2) / 10
+    await rig.control.subject(lambda r: r.subject == f"ctl.freeze.{id_}.thawed")
+    assert {(c.data.attempt, c.data.delivery) for c in claims} == {(1, 1)}
+
+
+async def test_ramp_is_not_held_up_by_a_role_that_something_else_keeps_closed(rig: Rig) -> None:
+    """A paused role's backlog does not keep the roles behind it, or the end of the thaw, waiting."""
+
+    async def echo(input: Any) -> Any:
+        return input
+
+    await rig.role("shop/able", echo)
+    await rig.role("shop/baker", echo)
+    await rig.warden()
+    await rig.runner()
+    await rig.bus.trips.put("pause.shop.able", Refusal(reason=Reason.PAUSED, scope="shop/able"))
+    await until(lambda: rig.bus.gate.trips)
+    waits = await rig.ask("shop/able", 1)
+    id_ = await freeze(rig)
+    await rig.bucket("flags").put("kill_switch", b'{"mode":"clear","ramp":20}')
+    await rig.control.subject(lambda r: r.subject == f"ctl.freeze.{id_}.thawed")
+    await rig.bus.gate.opened()
+    await rig.story.event((await rig.ask("shop/baker", 1)).id, "completed")
+    assert not rig.story.of(waits.id, "claimed")
+
+
+@pytest.mark.parametrize("thawed_first", [False, True])
+async def test_child_that_a_freeze_refused_costs_no_attempt(rig: Rig, thawed_first: bool) -> None:
+    """A child that ends with 75, as `systems gate` does, is put back if a freeze came while it ran, also one that is over."""
+    script = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.01)\nsys.exit(int(open(sys.argv[1]).read()))"
+    door = rig.home / "door"
+    command = (sys.executable, "-c", script, str(door))
+    await rig.declare("shop/child", Role(handler=ExecHandler(command=command), max_attempts=1))
+    await rig.warden()
+    await rig.runner()
+    accepted = await rig.ask("shop/child")
+    await rig.story.event(accepted.id, "claimed")
+    id_ = await freeze(rig)
+    await rig.control.subject(lambda r: r.subject == f"ctl.freeze.{id_}.receipt" and r.data.daemon == "agent_runner")
+    if thawed_first:
+        await thaw(rig, id_)
+    door.write_text("75")
+    if not thawed_first:
+        await thaw(rig, id_)
+    released = await rig.story.event(accepted.id, "released")
+    assert released.data.reason is ev.ReleaseReason.FREEZE
+    door.write_text("0")
+    # It may have read the 75 once more: without a freeze that is an error like any other, which max_attempts forbids.
+    second = await rig.story.event(accepted.id, "claimed", count=2)
+    assert second.data.attempt == 1

@@ -75,6 +75,14 @@ def test_receipts_are_late_after_their_time_only() -> None:
     assert late(seen(FROZEN, record, since={"a": NOW + timedelta(seconds=5)}), after) == frozenset()
 
 
+def test_who_fell_silent_owes_a_receipt_as_well() -> None:
+    """A daemon without a heartbeat that nobody saw end is missed like a live one, unless it answered before."""
+    record = msgspec.structs.replace(RECORDED, stopped=frozenset({"w", "a", "z1"}))
+    found = seen(FROZEN, record, stream_frozen=True, silent={"z1": "agent_runner-2", "z2": "agent_runner-3"})
+    assert late(found, NOW) == {"agent_runner-3"}
+    assert decide(found, NOW) is Step.MISS
+
+
 def test_a_miss_is_told_once() -> None:
     """Who was reported as missing is not reported again."""
     record = msgspec.structs.replace(RECORDED, stopped=frozenset({"w"}), missing=frozenset({"agent_runner-1"}))

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from bus import errors, flags
+from bus.events import daemon
 from bus.events import freeze as ev
 from bus.store import CONTROL
+from services import freezes
 from tests.services.rig import Rig, until
 
 
@@ -139,3 +141,19 @@ async def test_drill_switch_leaves_real_work_alone(rig: Rig) -> None:
     await rig.story.event((await rig.ask("shop/echo", 1)).id, "completed")
     await rig.bucket("flags").put("kill_switch_drill", b"clear")
     await eventually(rig, "thawed", f"d{revision}")
+
+
+async def test_daemon_that_fell_silent_is_missed(rig: Rig) -> None:
+    """Who was started, beats no more and gave no receipt is counted as missing, until it is known to have ended."""
+    await rig.warden()
+    ghost = daemon.Started(daemon="agent_runner", boot_id="ghost", host="there", pid=1)
+    await rig.bus.store.append(rig.bus.author.control("agent_runner-7_there", ghost))
+    id_ = await thrown(rig)
+    assert (await last(rig, "frozen")).owe == ("agent_runner-7", "warden")
+    await rig.control.subject(lambda r: r.subject == f"ctl.freeze.{id_}.receipt")
+    stands = await freezes.read(rig.bus)
+    assert (stands.receipts, stands.owed, stands.missing) == (1, 2, ("agent_runner-7",))
+    ended = daemon.Exited(daemon="agent_runner", boot_id="ghost", host="there", pid=1, status=-9)
+    await rig.bus.store.append(rig.bus.author.control("agent_runner-7_there", ended))
+    stands = await freezes.read(rig.bus)
+    assert (stands.receipts, stands.owed, stands.missing) == (1, 1, ())

@@ -69,3 +69,38 @@ async def test_valve_follows_a_pause_and_undoes_what_was_turned_by_hand(rig: Rig
     await paused(False)
     await rig.runner()
     await rig.story.event((await rig.ask("shop/coder", 1)).id, "completed")
+
+
+async def test_resume_hands_out_to_whoever_waits_and_to_nobody_else(rig: Rig) -> None:
+    """A pull that was open before the resume gets what waits, long before it would end; without one nothing is handed out."""
+
+    async def echo(input: Any) -> Any:
+        return input
+
+    async def info() -> dict[str, Any]:
+        return await rig.connection.api("CONSUMER.INFO.INVOCATIONS.shop_coder")
+
+    async def paused(wanted: bool) -> None:
+        async with asyncio.timeout(30):
+            while bool((await info()).get("paused")) is not wanted:
+                await asyncio.sleep(0.02)
+
+    await rig.role("shop/coder", echo)
+    await rig.warden()
+    nc, got = rig.connection.nc, asyncio.Queue[bytes]()
+    for waits in (False, True):
+        await rig.bus.trips.put("pause.shop.coder", trip("shop/coder"))
+        await paused(True)
+        await rig.ask("shop/coder", 1)
+        if waits:
+            inbox = nc.new_inbox()
+            await nc.sink(inbox, lambda _subject, reply, payload, _block: got.put_nowait(payload if reply else b""))
+            nc.send(
+                "$JS.API.CONSUMER.MSG.NEXT.INVOCATIONS.shop_coder", b'{"batch":9,"expires":90000000000}', reply=inbox
+            )
+        await rig.bus.trips.clear("pause.shop.coder")
+        await paused(False)
+        if not waits:
+            assert ((await info())["num_pending"], (await info())["delivered"]["consumer_seq"]) == (1, 0)
+    async with asyncio.timeout(30):
+        assert [b"requested" in await got.get() for _ in range(2)] == [True, True]

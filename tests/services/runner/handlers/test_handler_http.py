@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bus import problem
 from bus.events.invocation import Usage
+from bus.refusal import Reason, Refusal
 from services.fleet import spec
 from services.runner.failure import HandlerError, classify
 from services.runner.handler import Context, Handler, Permanent
@@ -191,3 +193,18 @@ def test_http_missing_token_is_refused_when_built(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SHOP_TOKEN_QX", "secret")
     with pytest.raises(Permanent, match="did you mean 'SHOP_TOKEN_QX'"):
         handler("http://host/", token_env="SHOP_TOKEN_XQ")
+
+
+async def test_http_knows_a_guards_refusal(service: Any, context: Callable[..., Context]) -> None:
+    """An answer that is a refusal of ours says so with its sentence; the same status without it is an ordinary error."""
+    refusal = Refusal(reason=Reason.FROZEN, scope="system", command="systems thaw --reason TEXT")
+    service.answer(503, problem.body(refusal), Content_Type=problem.MEDIA_TYPE)
+    service.answer(503, b"busy")
+    post = handler(service.url)
+    with pytest.raises(HandlerError, match="systems thaw") as caught:
+        await post(context({}))
+    assert caught.value.guarded
+    with pytest.raises(HandlerError, match="busy") as caught:
+        await post(context({}))
+    assert not caught.value.guarded
+    await post.close()
