@@ -30,6 +30,7 @@ from bus.spend import Ledger
 from services import credentials, logs
 from services.daemon import Bus, Daemon, Evidence, control_id, daemon
 from services.declaration import apply_fleet
+from services.drill.schedule import Rounds
 from services.fleet.file import load
 from services.fleet.registry import Registry
 from services.home import Home
@@ -215,7 +216,12 @@ async def run_launcher(home: Home, file: Path) -> None:
             log.info("fleet_applied", file=str(file), changed=changed)
             await running.announce()
             answer_freezes(running, Receipts(running))
-            yield EventReporter(running)
+            rounds = asyncio.create_task(Rounds(running.bus, home, loaded.fleet.drills).run(), name="drills")
+            try:
+                yield EventReporter(running)
+            finally:
+                rounds.cancel()
+                await asyncio.gather(rounds, return_exceptions=True)
 
     options = Options(
         home=home,

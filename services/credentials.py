@@ -25,6 +25,8 @@ log = structlog.get_logger()
 USERS_FILE = Path(__file__).parents[1] / "infra" / "nats" / "users.toml"
 #: The user of people.
 OPERATOR = "operator"
+#: The user of drills.
+DRILL = "drill"
 #: The user of handlers' child processes.
 AGENTS = "agents"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from bus.events.drill import Failed, Passed
+from services import credentials
 from services.cli import output
 from services.cli.common import DEFAULTS, Common
 from services.cli.exits import Exit, UsageError
@@ -26,7 +27,7 @@ async def drill(*names: Name, common: Common = DEFAULTS) -> int:
     """Prove guards on the running fleet: inject a real fault in a project of its own, watch, measure, clear away.
 
     Real work goes on meanwhile. Each result is an event, and `systems status` shows when each guard was last proven.
-    Exit status 1 when a guard did not fire. For a schedule, let cron run it: `0 4 * * * systems drill all --home DIR`.
+    Exit status 1 when a guard did not fire. `[drills] every = "1d"` in the fleet file has it done by the clock.
 
     Args:
         names: Which guards; `all` for each of them.
@@ -36,7 +37,7 @@ async def drill(*names: Name, common: Common = DEFAULTS) -> int:
         raise UsageError(f"expected guards to prove: {', '.join(d.name for d in DRILLS)}, or all; got: none")
     chosen = [one for one in DRILLS if one.name in names or "all" in names]
     results: dict[str, Passed | Failed] = {}
-    async with operator(common) as session:
+    async with operator(common, credentials.DRILL) as session:
         with alone(session.home):
             for one in chosen:
                 results[one.name] = await prove(one, session.bus, session.home, session.actor)

@@ -18,6 +18,7 @@ import structlog
 from bus import context, errors
 from bus.author import Author
 from bus.subjects import Ref
+from services import credentials
 from services.cli.common import Common
 from services.cli.exits import UsageError
 from services.daemon import Bus, open_bus
@@ -96,14 +97,15 @@ def locate(common: Common, environ: Mapping[str, str] = os.environ) -> tuple[Hom
 
 
 @asynccontextmanager
-async def operator(common: Common) -> AsyncIterator[Session]:
-    """A session, from its connection to its end.
+async def operator(common: Common, user: str = credentials.OPERATOR) -> AsyncIterator[Session]:
+    """A session, from its connection to its end; on the fleet's own server as another of its users, where one is named.
 
     Raises:
         BusUnreachable, ServerTooOld: see :func:`bus.connection.connect`.
     """
     speak_plainly()
     home, where = locate(common)
+    where = credentials.as_user(home, where, user)
     who = actor()
     bus = await open_bus(where, f"systems-{who}", Author(f"/operator/{who}", actor=who), also=_ALSO)
     try:

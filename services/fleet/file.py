@@ -22,7 +22,7 @@ import msgspec
 
 from bus import errors
 from services.fleet import checks, durations, place
-from services.fleet.spec import Backoff, Cap, Fleet, Handler, Price, Project, Prompt, Restart, Role, Schedule
+from services.fleet.spec import Backoff, Cap, Drills, Fleet, Handler, Price, Project, Prompt, Restart, Role, Schedule
 
 #: Bytes of a prompt: the event that records a change of the registry holds the whole text, and the server takes 1 MB.
 PROMPT_LIMIT = 512 * 1024
@@ -38,6 +38,7 @@ _DURATIONS = {
     (Backoff, "cap"),
     (Schedule, "catch_up"),
     (Restart, "period"),
+    (Drills, "every"),
 }
 _HANDLERS: dict[str, type[msgspec.Struct]] = {
     str(kind.__struct_config__.tag): kind for kind in typing.get_args(Handler)

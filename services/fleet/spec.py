@@ -295,6 +295,13 @@ class LoopLimits(_Table, frozen=True):
     tokens_without_progress: Count = 200_000
 
 
+class Drills(_Table, frozen=True):
+    """When the guards are proven by real faults, beside what people have drilled."""
+
+    #: Seconds after which each guard is drilled again; None: only when a person does it.
+    every: Annotated[float, Meta(ge=60)] | None = None
+
+
 class Fleet(_Table, frozen=True):
     """A whole fleet file."""
 
@@ -302,6 +309,7 @@ class Fleet(_Table, frozen=True):
     prompts: dict[Name, Prompt] = {}
     quota: Quota = Quota()
     loop: LoopLimits = LoopLimits()
+    drills: Drills = Drills()
     server: Server = Server()
     daemons: Daemons = Daemons()
 

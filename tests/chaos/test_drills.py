@@ -30,3 +30,15 @@ async def test_every_drill_passes_and_the_panel_says_so(fleet: Fleet) -> None:
     assert [role["role"] for role in status["roles"]] == ["shop/coder"]
     async with fleet.bus() as desk:
         assert {project for project, _ in desk.registry.roles} == {"shop"}
+
+
+async def test_drills_come_by_the_clock(fleet: Fleet) -> None:
+    """With `[drills] every` a fleet that was never drilled proves its guards soon after its start, the real switch untouched."""
+    fleet.write(FLEET + '[drills]\nevery = "1h"\n')
+    await fleet.up()
+    async with fleet.bus() as desk:
+        for guard in ("kill_switch", "quota", "orphan", "poison", "loop"):
+            subjects = {f"ctl.drill.{guard}.passed", f"ctl.drill.{guard}.failed"}
+            proof = await desk.control.subject(lambda r, s=subjects: r.subject in s, limit_s=90)  # type: ignore[misc]
+            assert proof.subject.endswith(".passed"), proof.data
+        assert not [r for r in desk.control.records if r.subject.startswith("ctl.freeze.r")]

@@ -101,6 +101,15 @@ PUBLISH = {
         "dlq.a.b.c": False,
         "spend.x.tokens.y": False,
     },
+    "drill": {
+        HARD: False,
+        SOFT: False,
+        "$KV.flags.kill_switch_drill": True,
+        "$KV.registry.roles.drill.x": True,
+        "inv.drill.x.y.requested": True,
+        "ctl.drill.loop.passed": True,
+        "drill.write": True,
+    },
     "slack_mirror": {HARD: False, "inv.shop.coder.x.requested": False, "ctl.a.b.c": True},
     "projector": {HARD: False, SOFT: False, "inv.shop.coder.x.requested": False, "$KV.trips.x": False},
 }
@@ -114,6 +123,7 @@ API = {
         "STREAM.INFO.INVOCATIONS": True,
         "CONSUMER.PAUSE.INVOCATIONS.shop_coder": False,
     },
+    "drill": {"STREAM.UPDATE.INVOCATIONS": False, "STREAM.PURGE.KV_flags": False, "STREAM.PURGE.DRILL": True},
     "agents": {
         "STREAM.UPDATE.INVOCATIONS": False,
         "STREAM.PURGE.INVOCATIONS": False,

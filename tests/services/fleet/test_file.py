@@ -42,6 +42,8 @@ def test_file_is_read_with_all_its_tables(tmp_path: Path) -> None:
             port = 4333
             [daemons]
             restart = { exits = 2, period = "10m" }
+            [drills]
+            every = "1d"
             [prompts]
             a.text = "be brief"
             b.file = "p.txt"
@@ -71,6 +73,7 @@ def test_file_is_read_with_all_its_tables(tmp_path: Path) -> None:
     role = fleet.projects["shop"].roles["x"]
     assert fleet.server == Server(port=4333)
     assert fleet.daemons.restart == Restart(exits=2, period=600)
+    assert fleet.drills.every == 86_400
     assert role.handler == ExecHandler(command=("./x", "-v"))
     assert (role.timeout, role.progress_timeout, role.ack_wait, role.grace) == (5400, 45, 900, 0.25)
     assert role.backoff == Backoff(base=2, cap=60)
@@ -129,7 +132,7 @@ target = "handlers.book"
 port = 70000
 """
     assert faults(tmp_path, text) == [
-        "1: colour: unknown key 'colour', expected one of: daemons, loop, projects, prompts, quota, server",
+        "1: colour: unknown key 'colour', expected one of: daemons, drills, loop, projects, prompts, quota, server",
         "3: projects.shop.slak_channel: unknown key 'slak_channel', did you mean 'slack_channel'?",
         (
             "4: projects.shop.roles.Coder_1: expected a role name of 1 to 40 lower-case letters, digits and '-', "
