@@ -7,7 +7,7 @@ acknowledgements until the gate, the caps and the thaw let it through.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from bus import wire
@@ -23,6 +23,8 @@ class Parking:
         self._answer = answer
         #: Reply subject -> (seconds between renewals, loop time of the last one).
         self._parked: dict[str, tuple[float, float]] = {}
+        #: Stream sequence -> reply subject of what is parked.
+        self._by_seq: dict[int, str] = {}
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -42,16 +44,24 @@ class Parking:
         if delivery.reply in self._parked:
             return
         self._parked[delivery.reply] = (ack_wait / 3, asyncio.get_running_loop().time())
+        self._by_seq[delivery.seq] = delivery.reply
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._rounds(), name="parking")
 
     def release(self, delivery: wire.Delivery) -> None:
         """Keep it alive no more. Nothing happens to one that is not parked."""
         self._parked.pop(delivery.reply, None)
+        if self._by_seq.get(delivery.seq) == delivery.reply:
+            del self._by_seq[delivery.seq]
+
+    def holds(self, seqs: Iterable[int]) -> list[int]:
+        """Which of these stream sequences are parked here."""
+        return [seq for seq in seqs if seq in self._by_seq]
 
     async def close(self) -> None:
         """Let all of them go: they come again when their time at the server is over."""
         self._parked.clear()
+        self._by_seq.clear()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -11,11 +11,13 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import structlog
+from nats.aio.subscription import Subscription
 
 from bus import errors, subjects
 from bus.events import invocation as ev
 from bus.follower import Follower
 from bus.store import INVOCATIONS, Recorded, read
+from services import parked
 from services.fleet.spec import SANDBOX
 from services.receipts import Held
 from services.runner import leftovers
@@ -42,6 +44,7 @@ class Runner:
         self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._handled_before = 0
+        self._asked: Subscription | None = None
 
     async def open(self) -> None:
         """Start a worker for each role, and follow the registry."""
@@ -52,6 +55,7 @@ class Runner:
         desk.registry.on_change = self._changes.put_nowait
         desk.keeper.open()
         desk.gate.listeners.append(desk.heed)
+        self._asked = await parked.answer(desk.connection, desk.parking.holds)
         if not desk.gate.closed:
             await self._settle_leftovers()
         for key in list(desk.registry.roles):
@@ -93,6 +97,8 @@ class Runner:
             await asyncio.gather(task, return_exceptions=True)
         for worker in self.workers.values():
             await worker.close()
+        if self._asked is not None:
+            await self._desk.connection.nc.unsink(self._asked)
         await self._desk.keeper.close()
         await self._desk.quota.close()
         await self._desk.close()

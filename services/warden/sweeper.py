@@ -23,6 +23,7 @@ from bus.follower import Follower
 from bus.ids import key_id
 from bus.invocation import Refused, Status
 from bus.store import INVOCATIONS
+from services import parked
 from services.daemon import Bus
 from services.fleet.registry import Registry
 from services.warden import checkpoint, stranded
@@ -39,6 +40,8 @@ _SCAN_EVERY_S = 1.0
 _SAVE_EVERY_S = 10.0
 #: Invocations acted on at the same time.
 _AT_ONCE = 64
+#: Invocations that one scan brings back at most: a question about them has to fit into a message.
+_AT_A_SCAN = 10_000
 
 
 class Sweeper:
@@ -237,7 +240,7 @@ class Sweeper:
         roles = {(i.ref.project, i.ref.role) for i in self.work.open.values() if i.status is not Status.RUNNING}
         consumers = {role: await self._consumer(*role) for role in roles}
         now = loop.time()
-        work: list[Coroutine[Any, Any, None]] = []
+        lost: list[tuple[Open, invocation.Command]] = []
         for item in list(self.work.open.values()):
             consumer = consumers.get((item.ref.project, item.ref.role))
             if not stranded.handed_out(item, consumer):
@@ -246,8 +249,22 @@ class Sweeper:
                 item.handed_at = now
             command = stranded.decide(item, consumer, now)
             if command is not None:
-                work.append(self._bring_back(item, command))
-        await self._at_once(work)
+                lost.append((item, command))
+        await self._at_once([self._bring_back(*each) for each in await self._really_lost(lost[:_AT_A_SCAN], now)])
+
+    async def _really_lost(
+        self, found: list[tuple[Open, invocation.Command]], now: float
+    ) -> list[tuple[Open, invocation.Command]]:
+        """Without what a runner holds in its hand, because a guard or a ramp does not let it claim yet."""
+        waiting = {item.requested_seq for item, _ in found if item.status is not Status.SCHEDULED}
+        if not waiting:
+            return found
+        runners = sum(beat.daemon == "agent_runner" for beat in self.holders.alive.values())
+        held = await parked.held(self._bus.connection, waiting, runners)
+        for item, _ in found:
+            if item.requested_seq in held:
+                item.handed_at = now  # asked again when it is due again
+        return [each for each in found if each[0].requested_seq not in held]
 
     async def _bring_back(self, item: Open, command: invocation.Command) -> None:
         limits, lost = self._registry.limits(item.ref.project, item.ref.role), item.requested_seq

@@ -11,7 +11,9 @@ import pytest
 from bus.events import invocation as ev
 from bus.refusal import Reason, Refusal
 from bus.store import CONTROL, Recorded
+from bus.trips import RAMP
 from services.fleet.spec import ExecHandler, OnFreeze, Role
+from services.warden.stranded import LOST_AFTER_S
 from tests.services.rig import Rig, until
 
 
@@ -277,3 +279,30 @@ async def test_child_that_a_freeze_refused_costs_no_attempt(rig: Rig, thawed_fir
     # It may have read the 75 once more: without a freeze that is an error like any other, which max_attempts forbids.
     second = await rig.story.event(accepted.id, "claimed", count=2)
     assert second.data.attempt == 1
+
+
+@pytest.mark.slow
+async def test_work_that_waits_for_its_turn_is_not_taken_for_lost(rig: Rig) -> None:
+    """What a runner holds without a claim, while other pulls wait, stays where it is for longer than a lost delivery would."""
+
+    async def echo(input: Any) -> Any:
+        return input
+
+    await rig.role("shop/echo", echo)
+    await rig.warden()
+    await rig.runner()
+    await rig.bus.trips.bucket.put(RAMP, b'{"per_second":0.15}')
+    await until(lambda: rig.bus.gate.ramp is not None)
+    accepted = [await rig.ask("shop/echo", n) for n in range(3)]
+    second = await rig.story.until(
+        lambda: (
+            claims[1] if len(claims := [r for one in accepted for r in rig.story.of(one.id, "claimed")]) > 1 else None
+        )
+    )
+    assert (
+        second.stored_at - rig.story.of(accepted[2].id, "requested")[0].stored_at
+    ).total_seconds() > LOST_AFTER_S + 2
+    await rig.bus.trips.clear(RAMP)
+    for one in accepted:
+        await rig.story.event(one.id, "completed")
+        assert not rig.story.of(one.id, "released")
