@@ -21,6 +21,7 @@ from bus.events.drill import Failed, Passed
 from bus.refusal import GuardRefused
 from services.daemon import Bus
 from services.drill.sandbox import Sandbox
+from services.fleet.spec import SANDBOX
 from services.home import Home
 
 #: Seconds after which a guard that has not fired does not fire.
@@ -56,6 +57,8 @@ class Drill(Protocol):
     guard: str
     #: What it waits for, told when it did not come.
     expected: str
+    #: It makes work, which a reached cap of the whole system keeps from being done.
+    works: bool
 
     async def run(self, sandbox: Sandbox) -> Fired:
         """Inject the fault and watch.
@@ -70,10 +73,10 @@ async def prove(drill: Drill, bus: Bus, home: Home, actor: str, *, limit_s: floa
     """Run one drill on a running fleet, clear away, and write down how it went.
 
     Raises:
-        GuardRefused: the kill switch is thrown: there is nothing to prove, and no work may be made.
+        GuardRefused: the kill switch is thrown, or a cap of the whole system is reached: no work may be made or done.
         BusUnreachable: the bus went away.
     """
-    refusal = bus.gate.refusal()
+    refusal = bus.gate.refusal(role=f"{SANDBOX}/{drill.name}" if drill.works else "")
     if refusal is not None:
         raise GuardRefused(refusal)
     sandbox = Sandbox(bus, home, actor, bus.author.new_id()[-_TAG:])

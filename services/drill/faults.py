@@ -9,6 +9,8 @@ from typing import Any
 
 from services.runner.handler import Context
 
+#: What a drill's role declares: it uses nothing, which caps of the whole system have to be told.
+FREE: dict[str, Any] = {"max_tokens": 0, "max_usd": 0}
 #: Seconds between two turns of the ping-pong: what a quick handler takes.
 _TURN_S = 0.02
 #: Seconds that work is held: longer than any drill.

@@ -7,6 +7,7 @@ import os
 import signal
 
 from services.drill.drill import Fired, NotProven
+from services.drill.faults import FREE
 from services.drill.sandbox import Sandbox
 from services.fleet.spec import FunctionHandler, Role
 
@@ -17,10 +18,11 @@ class Orphan:
     name = "orphan"
     guard = "stuck-claim sweep"
     expected = "the claim of a killed runner to be swept"
+    works = True
 
     async def run(self, sandbox: Sandbox) -> Fired:
         """Kill the holder, and time the sweep from the kill."""
-        path = await sandbox.role("orphan", Role(handler=FunctionHandler(target="services.drill.faults:hold")))
+        path = await sandbox.role("orphan", Role(handler=FunctionHandler(target="services.drill.faults:hold"), **FREE))
         async with await sandbox.runner() as runner:
             id_ = await sandbox.ask(path)
             claimed = await sandbox.work.event("claimed", id_=id_)

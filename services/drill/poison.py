@@ -6,6 +6,7 @@ import asyncio
 
 from bus.events.invocation import DeathReason
 from services.drill.drill import Fired, NotProven
+from services.drill.faults import FREE
 from services.drill.sandbox import Sandbox
 from services.fleet.spec import FunctionHandler, Role
 
@@ -19,11 +20,12 @@ class Poison:
     name = "poison"
     guard = "poison-message breaker"
     expected = f"a message that has killed {_CRASHES} runners to be dead-lettered"
+    works = True
 
     async def run(self, sandbox: Sandbox) -> Fired:
         """Start a runner as often as it dies, and time the burial from the last death."""
         target = FunctionHandler(target="services.drill.faults:die")
-        path = await sandbox.role("poison", Role(handler=target, max_crashes=_CRASHES))
+        path = await sandbox.role("poison", Role(handler=target, max_crashes=_CRASHES, **FREE))
         id_ = await sandbox.ask(path)
         loop = asyncio.get_running_loop()
         evidence: list[str] = []

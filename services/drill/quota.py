@@ -13,7 +13,8 @@ _CAP, _EACH = 100, 60
 
 
 def _role(cap: int) -> Role:
-    return Role(handler=TraceHandler(speed=1000), caps=(Cap(cap=cap, window=Window.DAY),))
+    # What it replays costs nothing, whatever prices and money caps the fleet has.
+    return Role(handler=TraceHandler(speed=1000), caps=(Cap(cap=cap, window=Window.DAY),), max_usd=0)
 
 
 class Quota:
@@ -22,6 +23,7 @@ class Quota:
     name = "quota"
     guard = "quota breaker"
     expected = f"a role with a cap of {_CAP} tokens to be paused by its second piece of work of {_EACH}"
+    works = True
 
     async def run(self, sandbox: Sandbox) -> Fired:
         """Fill a real counter, and time the trip from the request that does not fit."""

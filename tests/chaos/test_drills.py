@@ -8,9 +8,14 @@ from tests.chaos.fleet import Fleet
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
+#: With caps over everything, for which the drills' own roles have to say what they use.
 FLEET = """
+[quota]
+caps = [{ cap = 1_000_000, window = "day" }, { cap = 10, unit = "usd", window = "day" }]
+
 [projects.shop.roles.coder]
 handler = { kind = "trace", speed = 1000 }
+max_usd = 0
 """
 GUARDS = {"kill switch", "quota breaker", "stuck-claim sweep", "poison-message breaker", "loop breaker"}
 
