@@ -228,4 +228,5 @@ async def test_retry_survives_its_server(fleet: Fleet) -> None:
         await fleet.kill("nats-server")
         done = await desk.story.event(accepted.id, "completed", limit_s=20)
         late = (done.stored_at - failed.data.retry_at).total_seconds()
-        assert -0.1 <= late < 8, f"the retry came {late:.1f} s after its time"
+        # A server that starts anew has kept the time of a delivery in whole seconds.
+        assert -1.1 <= late < 8, f"the retry came {late:.1f} s after its time"

@@ -32,7 +32,21 @@ max_attempts = 1
 max_crashes = 1
 grace = "1s"
 """
+#: Some work is long: it ends when the door is open, so that whoever is killed in the freeze is in the middle of it.
 HANDLERS = """
+import asyncio
+from pathlib import Path
+
+DOOR = Path(__file__).with_name("door")
+
+async def work(input):
+    await asyncio.sleep(0.1)
+    while input % 40 == 39 and not DOOR.exists():
+        await asyncio.sleep(0.05)
+    return input
+"""
+#: Some work is longer than a freeze is here.
+STEADY = """
 import asyncio
 
 async def work(input):
@@ -153,6 +167,7 @@ async def test_freeze_outlives_kill_9_of_every_process(fleet: Fleet, nats_cli: s
         panel = (await fleet.systems("status", "--output", "json")).json()
         assert panel["kill_switch"]["mode"] == "soft"
 
+        (fleet.folder / "door").touch()
         await nats.put("kill_switch", "clear")
         await desk.control.until(lambda: of_freeze(desk, "thawed"))
         await desk.all_ended(ids, limit_s=60)
@@ -184,6 +199,7 @@ async def test_freeze_outlives_down_and_up(fleet: Fleet, nats_cli: str) -> None:
             await nats.put("kill_switch", "clear")
             assert (await fleet.systems("status", "--output", "json")).json()["kill_switch"]["mode"] == "hard"
             await check_frozen(desk, stands.data.seq)
+            (fleet.folder / "door").touch()
             await nats.put("kill_switch_hard", "clear")
             await desk.control.until(lambda: of_freeze(desk, "thawed"))
             await desk.all_ended(ids)
@@ -194,7 +210,7 @@ async def test_freeze_outlives_down_and_up(fleet: Fleet, nats_cli: str) -> None:
 
 async def test_freezes_lose_nothing_under_load(fleet: Fleet, nats_cli: str) -> None:
     """Frozen and thawed five times while requests are worked on: each is completed once, and each freeze is answered by all."""
-    fleet.write(FLEET, HANDLERS)
+    fleet.write(FLEET, STEADY)
     nats = Nats(fleet, nats_cli)
     await fleet.up()
     async with fleet.bus() as desk:
