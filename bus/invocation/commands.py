@@ -57,6 +57,8 @@ class Fail(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: float = 0.0
     artifacts: tuple[ev.ArtifactRef, ...] = ()
     cost: Cost = Cost()
+    #: The usage is not all that was used, and nobody can say what was: all that was reserved counts.
+    unverified: bool = False
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True):

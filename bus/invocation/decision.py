@@ -183,7 +183,7 @@ def _fail(state: Invocation, command: Fail, limits: Limits) -> list[ev.Invocatio
         usage=command.usage,
         duration_ms=command.duration_ms,
         artifacts=command.artifacts,
-        settled=_settled(claim, command.usage, command.cost),
+        settled=_settled(claim, command.usage, command.cost, unverified=command.unverified),
     )
     if not over:
         return [failed]
@@ -240,14 +240,21 @@ def _death(state: Invocation, reason: ev.DeathReason, crashes: int | None = None
     )
 
 
-def _settled(claim: ev.Claimed | None, usage: ev.Usage | None, cost: Cost = _FREE) -> ev.Settlement | None:
-    """The settlement of a claim's hold; without a known usage all of it counts as used."""
+def _settled(
+    claim: ev.Claimed | None, usage: ev.Usage | None, cost: Cost = _FREE, *, unverified: bool = False
+) -> ev.Settlement | None:
+    """The settlement of a claim's hold; without a known usage all of it counts as used, with an unverified one at least all."""
     if claim is None or claim.hold is None:
         return None
     if usage is None:
         hold = claim.hold
         return ev.Settlement(hold=hold, tokens=hold.tokens, usd_micros=hold.usd_micros, assumed=True)
     tokens = usage.input_tokens + usage.output_tokens
+    if unverified:
+        hold, usd = claim.hold, max(claim.hold.usd_micros, cost.usd_micros)
+        return ev.Settlement(
+            hold=hold, tokens=max(hold.tokens, tokens), usd_micros=usd, prices=cost.prices, assumed=True
+        )
     return ev.Settlement(hold=claim.hold, tokens=tokens, usd_micros=cost.usd_micros, prices=cost.prices)
 
 

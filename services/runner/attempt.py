@@ -35,6 +35,8 @@ log = structlog.get_logger()
 _LONGEST_WAIT_S = 30 * 86400.0
 #: Kind of the error of a provider that takes no more for now.
 _TOO_MANY = "http_429"
+#: Kinds of errors after which nobody can say what was used.
+_UNTOLD = frozenset({"bad_usage", "no_usage"})
 #: Bytes of output that an event holds; a larger one goes to the artifacts.
 OUTPUT_LIMIT = 256 * 1024
 
@@ -218,6 +220,7 @@ class Attempt:
             duration_ms=self._elapsed(),
             artifacts=tuple(context.kept) if context else (),
             cost=self._desk.quota.cost(self.running.role, usage, self.running.hold),
+            unverified=error.kind in _UNTOLD,
         )
         try:
             state = (await self._settle(command, [])).state
@@ -258,8 +261,8 @@ class Attempt:
                 why = f"expected progress at least every {role.progress_timeout:g} s, got none; it was stopped"
                 await self._fail(failure.HandlerError("hung", why, detail=detail))
             case Stop.OVER:
-                hold = self.running.hold
-                why = f"expected at most {hold.tokens if hold else 0:,} tokens, as reserved, got: more; it was stopped"
+                spent = self._context.spent if self._context is not None else ev.Usage()
+                why = f"{self.running.over(spent) or 'expected no more than was reserved'}; it was stopped"
                 await self._fail(failure.HandlerError("over_reservation", why, detail=detail, permanent=True))
             case Stop.DRAIN:
                 await self._put_back(ev.ReleaseReason.DRAIN)

@@ -11,7 +11,7 @@ import re
 import traceback
 
 from bus.events.invocation import Error
-from services.runner.handler import Permanent, RetryAfter
+from services.runner.handler import BadUsage, Permanent, RetryAfter
 
 #: Characters; they bound the size of an event.
 MESSAGE_LIMIT, DETAIL_LIMIT, KIND_LIMIT = 2_000, 4_000, 100
@@ -91,7 +91,7 @@ def _leaves(exc: BaseException) -> list[BaseException]:
 
 
 def _kind(exc: BaseException) -> str:
-    return exc.kind if isinstance(exc, HandlerError) else type(exc).__name__
+    return exc.kind if isinstance(exc, HandlerError | BadUsage) else type(exc).__name__
 
 
 def _permanent(exc: BaseException) -> bool:

@@ -21,10 +21,18 @@ _T = TypeVar("_T")
 
 #: Requests that a completion may carry: a batch holds 1,000 messages, and the completion is one of them.
 FOLLOW_UP_LIMIT = 900
+#: More tokens than any model has ever used in one call: a number above it is a unit error, and would trip every quota.
+TOKEN_LIMIT = 10**12
 
 
 class Permanent(Exception):
     """No retry can help: the work goes to the dead letters at once."""
+
+
+class BadUsage(Permanent):
+    """A report of use that cannot be counted: below zero, absurd, or no number."""
+
+    kind = "bad_usage"
 
 
 class RetryAfter(Exception):
@@ -53,6 +61,18 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: tuple[ArtifactRef, ...] = ()
     #: The end of what it logged, for people; at most 4,000 characters.
     tail: str = ""
+
+
+def countable(usage: Usage, where: str) -> Usage:
+    """A use, if it can be counted: Structs check their types only when they are decoded.
+
+    Raises:
+        BadUsage: a count is below zero, no integer, or above :data:`TOKEN_LIMIT`.
+    """
+    counts = (usage.input_tokens, usage.output_tokens)
+    if all(type(count) is int and 0 <= count <= TOKEN_LIMIT for count in counts) and isinstance(usage.model, str):
+        return usage
+    raise BadUsage(f"expected the usage {where} to be token counts from 0 to {TOKEN_LIMIT:,}, got: {usage!r:.200}")
 
 
 class Context:
@@ -121,8 +141,12 @@ class Context:
             self.loop.call_soon_threadsafe(self._progress, note)
 
     def meter(self, usage: Usage) -> None:
-        """Add to what this attempt has used; counts as progress."""
-        self.spent = self.spent + usage
+        """Add to what this attempt has used; counts as progress.
+
+        Raises:
+            BadUsage: it cannot be counted. The attempt has failed with it, and all that it reserved counts as used.
+        """
+        self.spent = self.spent + countable(usage, "that was reported")
         self._metered(self.spent)
         self.progress()
 

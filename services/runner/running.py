@@ -21,9 +21,11 @@ from bus.connection import Connection
 from bus.events.invocation import ArtifactRef, Hold, Usage
 from bus.invocation import Invocation
 from bus.refusal import Refusal
+from bus.spend import TOKENS, USD
 from services.fleet.registry import RegisteredRole
 from services.requests.requests import Ask, Asker, Requests
 from services.runner.handler import Handler
+from services.runner.quota import Quota
 
 
 class Facilities(Protocol):
@@ -33,6 +35,7 @@ class Facilities(Protocol):
     requests: Requests
     artifacts: Artifacts
     environment: Mapping[str, str]
+    quota: Quota
 
     def monotonic(self) -> float:
         """Seconds, as the event loop counts them."""
@@ -160,9 +163,21 @@ class Running:
 
     def metered(self, usage: Usage) -> None:
         """Called by the handler, from any thread, with all that it has used: more than was reserved ends it."""
-        hold = self.hold
-        if hold is not None and usage.input_tokens + usage.output_tokens > hold.tokens:
+        if self.over(usage):
             self._desk.call_soon(self.stop, Stop.OVER, self._desk.monotonic())
+
+    def over(self, usage: Usage) -> str:
+        """How a use passes what the claim reserved, in the units that its caps count; empty: it does not."""
+        hold = self.hold
+        if hold is None:
+            return ""
+        tokens = usage.input_tokens + usage.output_tokens
+        if tokens > hold.tokens and any(f".{TOKENS}." in key for key in hold.keys):
+            return f"expected at most {hold.tokens:,} tokens, as reserved, got: {tokens:,}"
+        cost = self._desk.quota.cost(self.role, usage, hold).usd_micros
+        if cost > hold.usd_micros and any(f".{USD}." in key for key in hold.keys):
+            return f"expected at most {hold.usd_micros / 1e6:,.6f} USD, as reserved, got: {cost / 1e6:,.6f}"
+        return ""
 
     async def request(self, role: str, input: object = None, *, key: str = "") -> str:
         """Ask another role on behalf of this invocation: the new invocation's id."""

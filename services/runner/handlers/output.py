@@ -12,10 +12,8 @@ from msgspec import Meta
 
 from bus.events.invocation import EMPTY, Usage
 from services.runner.failure import HandlerError
-from services.runner.handler import FollowUp, Permanent, Result
+from services.runner.handler import TOKEN_LIMIT, FollowUp, Permanent, Result, countable
 
-#: More tokens than any model has ever used in one call: a number above it is a unit error, and would trip every quota.
-TOKEN_LIMIT = 10**12
 #: What msgspec raises for bytes that are not JSON of the wanted shape: its own errors, bad UTF-8, nesting without end.
 INVALID = (ValueError, RecursionError)
 _Tokens = Annotated[int, Meta(ge=0, le=TOKEN_LIMIT)]
@@ -68,6 +66,7 @@ def result(value: Any, what: str) -> Result:
 
     Raises:
         Permanent: something in it cannot be JSON.
+        BadUsage: its use cannot be counted.
     """
     if value is None:
         return Result()
@@ -75,6 +74,7 @@ def result(value: Any, what: str) -> Result:
         return Result(output=encode(value, what))
     # The fields are whatever the function put there: Structs check their types only when they are decoded.
     parts: Any = value
+    countable(parts.usage, f"in {what}")
     follow_ups = tuple(_follow_up(one, what) for one in parts.follow_ups)
     output = EMPTY if parts.output is None else encode(parts.output, what)
     return msgspec.structs.replace(value, output=output, follow_ups=follow_ups, artifacts=tuple(parts.artifacts))

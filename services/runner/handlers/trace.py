@@ -12,8 +12,8 @@ import msgspec
 
 from bus.events.invocation import Usage
 from services.fleet import spec
-from services.runner.handler import Context, Permanent, Result
-from services.runner.handlers.output import INVALID, TOKEN_LIMIT
+from services.runner.handler import TOKEN_LIMIT, Context, Permanent, Result
+from services.runner.handlers.output import INVALID
 
 #: Seconds.
 _SHORTEST = 0.001
