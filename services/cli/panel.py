@@ -126,9 +126,8 @@ def _facts(view: Panel) -> Table:
     table.add_row("kill switch", mode)
     for place, line in enumerate(view.quota or ()):
         style = "bold yellow" if line.tripped or line.problem else ""
-        table.add_row(
-            "spend" if place == 0 else "", Text(f"{line.scope} {line.window} {quota.text(line)}", style=style)
-        )
+        said = f"{line.scope} {line.window} {quota.text(line, view.at)}"
+        table.add_row("spend" if place == 0 else "", Text(said, style=style))
     for guard in view.guards:
         if guard.name != "kill switch":
             state = "armed" if guard.armed else "not armed: the warden is away"

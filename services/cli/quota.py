@@ -27,7 +27,7 @@ from services.fleet.spec import Unit, Window
 from services.guards.settings import amount
 from services.quota import caps
 from services.quota.caps import Cover
-from services.quota.lines import QuotaLine, short
+from services.quota.lines import QuotaLine, clock, short, whole
 from services.warden.treasurer import STATUS
 
 app = App(name="quota", help="Show, set and raise caps on spend.", help_format="plaintext")
@@ -53,27 +53,35 @@ async def show(*, common: Common = DEFAULTS) -> int:
     if not lines:
         print("no caps: set one with `systems quota set`, or with `caps` in the fleet file")
         return Exit.DONE
+    now = datetime.now(UTC)
     output.table(
-        ["scope", "window", "used", "of", "", "held", "assumed", "per minute", "cap reached", "resets (UTC)", ""],
-        [_row(line) for line in lines],
-        right=["used", "of", "", "held", "assumed", "per minute"],
+        ["scope", "window", "used", "of", "%", "held", "assumed", "per minute", "cap reached", "resets", ""],
+        [_row(line, now) for line in lines],
+        right=["used", "of", "%", "held", "assumed", "per minute"],
     )
+    print(f"times in UTC; windows begin by the clock of {lines[0].zone}")
     return Exit.DONE
 
 
-def _row(line: QuotaLine) -> list[str]:
+def _row(line: QuotaLine, now: datetime) -> list[str]:
     unit = " USD" if line.unit == Unit.USD else ""
-    state = "tripped" if line.tripped else "not verified" if line.problem else ""
+    state = "tripped" if line.tripped else f"not verified: {line.problem}" if line.problem else ""
+    if line.tree:
+        state = " ".join(filter(None, (f"tree {line.tree}", state)))
     return [
         line.scope,
         line.window,
         short(line.used, line.unit) + unit,
         short(line.cap, line.unit) + unit,
-        f"{line.percent:.0f}%",
+        whole(line.percent),
         short(line.held, line.unit),
         short(line.assumed, line.unit),
         short(line.burn, line.unit),
-        f"{line.reached_at:%H:%M}" if line.reached_at is not None else "-",
+        f"{line.reached_at:{clock(line.reached_at, now)}}"
+        if line.reached_at is not None
+        else "reached"
+        if line.tripped
+        else "-",
         f"{line.resets_at:%Y-%m-%d %H:%M}" if line.resets_at is not None else "-",
         state,
     ]

@@ -38,6 +38,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     #: As people say it: ``system``, ``shop``, ``shop/coder``, ``tree <root>``.
     scope: str
+    #: The scope that declares the cap, where that is another one: a run tree declares none itself.
+    declared: str = ""
     unit: str
     window: str
     cap: int
@@ -131,19 +133,22 @@ def refusal(trip: Trip, since: datetime) -> Refusal:
     """The standing refusal of a trip, in the words that people and runners get."""
     line = trip.line
     because = f"{amount(line.used, line.unit)} of {amount(line.cap, line.unit)} are used"
-    if line.window != "tree":
+    allowed = "what runs already finishes; other roles work on"
+    if line.window == "tree":
+        because += f" by this run tree, by the cap of {line.declared}"
+        allowed = "what of the tree runs already finishes; other trees go on"
+    else:
         because += f" in this {line.window if line.window != '5h' else '5 h window'}"
     if trip.why is Why.NO_ROOM:
         because += f", and {trip.role or 'a claim'} needs {amount(trip.needed, line.unit)}"
-    scope = line.scope.removeprefix("tree ")
     return Refusal(
         reason=Reason.CAPPED,
         scope=line.scope,
         because=because,
         since=since,
         until=line.until,
-        command=f"systems quota raise {scope} --to N --unit {line.unit} --window {line.window} --reason TEXT",
-        allowed="what runs already finishes; other roles work on",
+        command=f"systems quota raise {line.declared or line.scope} --to N --unit {line.unit} --window {line.window} --reason TEXT",
+        allowed=allowed,
     )
 
 

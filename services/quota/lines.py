@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 
 import msgspec
@@ -32,15 +33,28 @@ class QuotaLine(msgspec.Struct, frozen=True, kw_only=True):
     reached_at: datetime | None = None
     resets_at: datetime | None = None
     tripped: bool = False
+    #: Root of the run tree that is shown: of a cap over run trees the fullest one at work. Empty for other caps.
+    tree: str = ""
+    #: Time zone of the window.
+    zone: str = "UTC"
     #: Why the numbers cannot be trusted; empty: they can.
     problem: str = ""
 
 
-def shown(line: Line, burn: float, now: datetime, *, tripped: bool = False, problem: str = "") -> QuotaLine:
+def shown(
+    line: Line,
+    burn: float,
+    now: datetime,
+    *,
+    tripped: bool = False,
+    problem: str = "",
+    tree: str = "",
+    zone: str = "UTC",
+) -> QuotaLine:
     """A cap as it is shown. `burn` is in the line's own amounts, per minute."""
     return QuotaLine(
         key=line.key,
-        scope=line.scope,
+        scope=line.declared or line.scope,
         unit=line.unit,
         window=line.window,
         used=in_unit(line.used, line.unit),
@@ -49,9 +63,29 @@ def shown(line: Line, burn: float, now: datetime, *, tripped: bool = False, prob
         cap=in_unit(line.cap, line.unit),
         percent=round(line.percent, 1),
         burn=round(in_unit(burn, line.unit), 6),
-        reached_at=_reached(line, burn, now),
+        reached_at=None if tripped else _reached(line, burn, now),
         resets_at=line.until,
         tripped=tripped,
+        tree=tree,
+        zone=zone,
+        problem=problem,
+    )
+
+
+def idle(token: str, scope: str, unit: str, cap: int, problem: str, zone: str) -> QuotaLine:
+    """A cap over run trees, none of which is at work."""
+    return QuotaLine(
+        key=f"{token}.{unit}.tree",
+        scope=scope,
+        unit=unit,
+        window="tree",
+        used=0.0,
+        held=0.0,
+        assumed=0.0,
+        cap=in_unit(cap, unit),
+        percent=0.0,
+        burn=0.0,
+        zone=zone,
         problem=problem,
     )
 
@@ -71,16 +105,29 @@ def in_unit(amount: float, unit: str) -> float:
     return amount / _MICROS if unit == "usd" else amount
 
 
-def text(line: QuotaLine) -> str:
-    """The line of the panel: ``61% (1.2M of 2M tokens, +40k held), cap at 17:40``."""
+def whole(percent: float) -> str:
+    """Per cent without a fraction; never 100 before it is."""
+    return f"{math.floor(percent)}%"
+
+
+def clock(at: datetime, now: datetime) -> str:
+    """How a time is shown: with its date unless that is today's."""
+    return "%H:%M" if at.date() == now.date() else "%Y-%m-%d %H:%M"
+
+
+def text(line: QuotaLine, now: datetime) -> str:
+    """The line of the panel: ``61% of window (1.2M of 2M tokens, +40k held, 2.1k a minute), cap reached at 17:40 UTC``."""
     unit = "USD" if line.unit == "usd" else line.unit
     held = f", +{short(line.held, line.unit)} held" if line.held else ""
-    said = f"{line.percent:.0f}% ({short(line.used, line.unit)} of {short(line.cap, line.unit)} {unit}{held})"
+    burn = f", {short(line.burn, line.unit)} a minute" if line.burn else ""
+    of = "window" if line.window != "tree" else f"tree {line.tree}" if line.tree else "each tree"
+    amounts = f"{short(line.used, line.unit)} of {short(line.cap, line.unit)} {unit}{held}{burn}"
+    said = f"{whole(line.percent)} of {of} ({amounts})"
     if line.tripped:
         until = f" until {line.resets_at:%Y-%m-%d %H:%M} UTC" if line.resets_at is not None else ""
         said += f", tripped{until}"
     elif line.reached_at is not None:
-        said += f", cap at {line.reached_at:%H:%M} UTC"
+        said += f", cap reached at {line.reached_at:{clock(line.reached_at, now)}} UTC"
     return said + (f", not verified: {line.problem}" if line.problem else "")
 
 

@@ -20,17 +20,18 @@ from bus import errors, trips
 from bus.events import quota as ev
 from bus.events.invocation import Usage
 from bus.ids import key_id
-from bus.refusal import Refusal
-from bus.spend import Calendar, Key, scope_text
+from bus.refusal import Reason, Refusal
+from bus.spend import ALWAYS, Calendar, Key, scope_text, tree_token
 from bus.store import CONTROL
 from services.daemon import Bus
 from services.fleet.registry import Registry
 from services.fleet.spec import Window
 from services.quota import breaker, caps, lines, prices
 from services.quota.asking import ASK, VERIFY, Question
-from services.quota.breaker import Action, Clear, Line, Standing, Step, Trip
+from services.quota.breaker import Action, Clear, Line, Standing, Step, Trip, Why
 from services.quota.caps import Cover
 from services.quota.lines import QuotaLine
+from services.quota.spend import scopes
 from services.requests.requests import RequestRefused
 from services.warden.account import Account
 from services.warden.auditor import Auditor
@@ -44,6 +45,8 @@ AUDIT_S = 60.0
 #: Seconds between two looks without news.
 _LOOK_S = 1.0
 _TREE = "tree "
+#: Keys of standing trips of run trees begin so.
+_TREE_TRIP = "tree."
 
 
 class Treasurer:
@@ -134,6 +137,7 @@ class Treasurer:
         return Line(
             key=key,
             scope=f"{_TREE}{root}" if root else cover.text,
+            declared=cover.text,
             unit=cover.unit,
             window=cover.window,
             cap=cover.cap,
@@ -196,7 +200,9 @@ class Treasurer:
 
     async def _end_old(self, found: dict[str, Line], now: datetime) -> None:
         """End trips whose window is over or whose cap is gone."""
-        for name in list(self._bus.gate.trips):
+        for name, refusal in list(self._bus.gate.trips.items()):
+            if name.startswith(_TREE_TRIP) and refusal.reason is Reason.CAPPED:
+                await self._end_tree(name.removeprefix(_TREE_TRIP))
             key = name.removeprefix("quota.")
             if key == name or key in found:
                 continue
@@ -206,6 +212,21 @@ class Treasurer:
                 await self._do([clear])
         for key in [key for key in self._told if key not in found]:
             del self._told[key]
+
+    async def _end_tree(self, root: str) -> None:
+        """End the trip of a run tree once its cap has room for what did not fit, or is no more."""
+        last = await self._bus.store.last(CONTROL, f"ctl.quota.{tree_token(root)}.tripped")
+        tripped = last.data if last is not None else None
+        if not isinstance(tripped, ev.Tripped):
+            # The warden died between the refusal and its record: the next claim asks again.
+            await self._bus.trips.clear(trips.tree_key(root))
+            return
+        line = self._asked(Question(key=tripped.key, needed=tripped.needed, role=tripped.role))
+        if line is None:
+            await self._do([Clear(key=tripped.key, why=Why.CAP_REMOVED)])
+            return
+        standing = Standing(key=tripped.key, needed=tripped.needed)
+        await self._do(breaker.decide(line, standing, frozenset(breaker.STEPS)))
 
     async def _do(self, actions: list[Action]) -> None:
         for action in actions:
@@ -291,16 +312,33 @@ class Treasurer:
     def lines(self) -> tuple[QuotaLine, ...]:
         """Every cap in its present window, as people see it."""
         now = self._bus.author.now()
+        zone = self._calendar.time_zone
         shown: list[QuotaLine] = []
         for cover in caps.all_covers(self._registry, now):
-            line = self._line(cover, now)
+            root = self._fullest(cover) if cover.window == Window.TREE.value else ""
+            line = self._line(cover, now, root)
             if line is None:
+                shown.append(lines.idle(cover.scope, cover.text, cover.unit, cover.cap, self._problem, zone))
                 continue
-            burn = self._account.spend.burn(cover.scope, cover.unit, now)
-            unverified = "" if line.key in self._auditor.verified else "its counter is being made"
+            burn = 0.0 if root else self._account.spend.burn(cover.scope, cover.unit, now)
+            unverified = "" if root or line.key in self._auditor.verified else "its counter is being made"
             tripped = _trip_key(line.key) in self._bus.gate.trips
-            shown.append(lines.shown(line, burn, now, tripped=tripped, problem=self._problem or unverified))
+            problem = self._problem or unverified
+            shown.append(lines.shown(line, burn, now, tripped=tripped, problem=problem, tree=root, zone=zone))
         return tuple(shown)
+
+    def _fullest(self, cover: Cover) -> str:
+        """Root of the run tree that has used the most, of those that work under a cap now or are stopped; empty for none."""
+        spend = self._account.spend
+        covered = {claim.root for claim in spend.claims.values() if cover.scope in scopes(claim.project, claim.role)}
+        stopped = {name.removeprefix(_TREE_TRIP) for name, trip in self._bus.gate.trips.items() if _by(trip, cover)}
+        totals = {root: spend.get(f"{tree_token(root)}.{cover.unit}.{ALWAYS}").total for root in covered | stopped}
+        return max(sorted(totals), key=lambda root: totals[root], default="")
+
+
+def _by(trip: Refusal, cover: Cover) -> bool:
+    """Whether a cap over run trees has stopped one with this refusal."""
+    return trip.reason is Reason.CAPPED and trip.scope.startswith(_TREE) and f" raise {cover.text} " in trip.command
 
 
 def _trip_key(counter: str) -> str:

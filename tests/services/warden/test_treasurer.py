@@ -10,11 +10,14 @@ from nats.errors import NoRespondersError
 
 from bus import plan
 from bus.events import invocation as ev
+from bus.refusal import Reason
 from bus.spend import BASE
 from bus.store import CONTROL, Recorded
+from bus.subjects import Ref
 from services.fleet.registry import caps_key
 from services.fleet.spec import Cap, Role, TraceHandler, Window
 from services.quota.lines import QuotaLine
+from services.requests.requests import Ask, Asker
 from services.warden import journal
 from tests.services.rig import Rig, until
 
@@ -51,9 +54,11 @@ async def lines(rig: Rig) -> list[QuotaLine]:
     return msgspec.json.decode(answer.data, type=list[QuotaLine])
 
 
-async def raised(rig: Rig, cap: float) -> None:
+async def raised(rig: Rig, cap: float, window: str = "day") -> None:
     """A person sets another cap."""
-    value = [{"unit": "tokens", "window": "day", "cap": cap, "by": "ann", "reason": "test", "at": rig.bus.author.now()}]
+    value = [
+        {"unit": "tokens", "window": window, "cap": cap, "by": "ann", "reason": "test", "at": rig.bus.author.now()}
+    ]
     await rig.bucket("registry").put(caps_key("shop_coder"), msgspec.json.encode(value))
 
 
@@ -181,3 +186,42 @@ async def test_claim_of_a_dead_holder_counts_in_full(rig: Rig) -> None:
     assert swept.settled is not None
     assert (swept.settled.tokens, swept.settled.assumed) == (70, True)
     stay.set()
+
+
+async def tree_capped(rig: Rig, cap: float) -> None:
+    """A role whose cap counts each run tree by itself."""
+    cap_ = Cap(cap=cap, window=Window.TREE)
+    await rig.put("shop/coder", Role(handler=TraceHandler(speed=1e6), caps=(cap_,), concurrency=8))
+    declared = journal.declared(rig.registry)
+    await plan.apply(rig.connection, declared, await plan.plan(rig.connection, declared))
+
+
+async def test_run_tree_stops_at_its_cap_and_goes_on_after_a_raise(rig: Rig) -> None:
+    """A tree's cap stops that tree alone, names the scope that declares it, is shown, and is over when a person raises it."""
+    await tree_capped(rig, 105)
+    await rig.warden()
+    await rig.runner()
+    root = await ask(rig, 60)
+    await rig.story.event(root, "completed")
+    asker = Asker(ref=Ref("shop", "coder", root), root=root, depth=0, cause=root)
+    child = msgspec.Raw(b'{"input_tokens":60,"output_tokens":0}')
+    second = (await rig.requests.submit(Ask(role="shop/coder", input=child, asker=asker))).id
+    tripped = (await rig.control.subject(lambda r: r.subject == f"ctl.quota.tree_{root}.tripped")).data
+    assert (tripped.used, tripped.needed, tripped.cap, tripped.role) == (60, 60, 105, "shop/coder")
+    await until(lambda: f"tree.{root}" in rig.bus.gate.trips)
+    refusal = rig.bus.gate.trips[f"tree.{root}"]
+    assert refusal.reason is Reason.CAPPED
+    assert "systems quota raise shop/coder --to N --unit tokens --window tree" in refusal.command
+    buried = (await rig.story.event(second, "dead_lettered")).data
+    assert (buried.reason, buried.attempts, buried.crashes) == (ev.DeathReason.TREE_STOPPED, 0, 0)
+    (line,) = await lines(rig)
+    assert (line.scope, line.window, line.tree, line.used, line.cap, line.tripped) == (
+        "shop/coder", "tree", root, 60, 105, True,
+    )  # fmt: skip
+    await rig.story.event(await ask(rig, 100), "completed")
+    await raised(rig, 120, window="tree")
+    reset = (await rig.control.subject(lambda r: r.subject == f"ctl.quota.tree_{root}.reset")).data
+    assert reset.cap == 120
+    await until(lambda: not rig.bus.gate.trips)
+    third = (await rig.requests.submit(Ask(role="shop/coder", input=child, asker=asker))).id
+    await rig.story.event(third, "completed")
