@@ -21,6 +21,9 @@ from services.guards.backtest import Backtest, Trial, Wanted
 from services.guards.settings import parse
 from services.quota import caps, prices
 
+#: Pieces of honest work that are named behind each trip.
+SHOWN = 5
+
 app = App(name="guards", help="List the guards, or replay history with other limits.", help_format="plaintext")
 
 
@@ -88,17 +91,27 @@ async def backtest(
             [_row(trial) for trial in trials],
             right=["saved tokens", "saved usd", "honest work stopped"],
         )
+    for trial in trials:
+        _print_work(trial)
     return Exit.DONE
+
+
+def _print_work(trial: Trial) -> None:
+    """Name the honest work behind a trip: the first pieces, and how many more there are."""
+    if not trial.work:
+        return
+    print(f"\n{trial.scope} at {trial.at:%Y-%m-%d %H:%M:%S} would have stopped:")
+    for done in trial.work[:SHOWN]:
+        cost = f"{done.tokens:,} tokens, {done.usd_micros / 1e6:,.2f} USD"
+        print(f"  {done.id}  {done.role}  completed {done.at:%Y-%m-%d %H:%M:%S}  {cost}")
+    if len(trial.work) > SHOWN:
+        print(f"  and {len(trial.work) - SHOWN:,} more; all of them with --output json")
 
 
 async def _replay(session: Session, settings: tuple[str, ...], first: datetime, last: datetime) -> Backtest:
     registry = await session.registry()
     now = session.bus.author.now()
-    present = {
-        (cover.scope, cover.unit, cover.window): cover.cap
-        for cover in caps.all_covers(registry, now)
-        if cover.window != "tree"
-    }
+    present = {(cover.scope, cover.unit, cover.window): cover.cap for cover in caps.all_covers(registry, now)}
     base = Wanted(caps=present, loop=registry.loop)
     roles = [role.path for role in registry.roles.values()]
     wanted = parse(settings, base, roles, list(registry.projects))

@@ -15,6 +15,7 @@ from bus.store import CONTROL, INVOCATIONS
 from services.cli import output
 from services.cli.common import DEFAULTS, Common
 from services.cli.exits import Exit, UsageError
+from services.cli.guards import SHOWN
 from services.cli.session import operator
 from services.fleet import durations
 from services.fleet.spec import Price
@@ -94,5 +95,9 @@ def _print(found: Repricing) -> None:
         print(
             f"missed: {trial.at:%Y-%m-%d %H:%M:%S} {trial.scope}: {trial.why}; {trial.stopped:,} calls would have been refused"
         )
+        for done in trial.work[:SHOWN]:
+            print(f"  {done.id}  {done.role}  completed {done.at:%Y-%m-%d %H:%M:%S}  {done.usd_micros / 1e6:,.2f} USD")
+        if len(trial.work) > SHOWN:
+            print(f"  and {len(trial.work) - SHOWN:,} more; all of them with --output json")
     if not found.wrong and not found.missed:
         print("no refusal was wrong, and none was missed")

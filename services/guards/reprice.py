@@ -15,7 +15,7 @@ from bus.events.quota import Tripped
 from bus.spend import USD, Calendar, Key
 from bus.store import Recorded
 from bus.subjects import parse_event
-from services.guards.backtest import Backtest, Trial, Wanted
+from services.guards.backtest import Backtest, Trial, Wanted, spent
 from services.quota.spend import scopes
 
 
@@ -78,21 +78,21 @@ def reprice(
         ref, _ = parse_event(record.subject)
         if isinstance(record.data, ev.Claimed):
             claimed[ref.id] = record.stored_at
-        elif isinstance(record.data, ev.Completed | ev.Failed):
-            settled, usage = record.data.settled, record.data.usage
+        elif (cost := spent(record, new)) is not None:
+            settled: ev.Settlement | None = getattr(record.data, "settled", None)
             calls.append(
                 Call(
                     at=record.stored_at,
                     scopes=scopes(ref.project, ref.role),
                     window_at=claimed.pop(ref.id, record.stored_at),
-                    before=settled.usd_micros if settled is not None else old(usage),
-                    after=new(usage),
+                    before=settled.usd_micros if settled is not None else old(record.data.usage),
+                    after=cost.usd_micros,
                 )
             )
     tripped = [(at, trip) for at, trip in trips if Key.parse(trip.key).unit == USD]
     wrong = [found for at, trip in tripped if (found := _wrong(at, trip, calls, calendar)) is not None]
-    stood = {(Key.parse(trip.key).scope, at.date()) for at, trip in tripped}
-    missed = [trial for trial in backtest.trials if (trial.scope, trial.at.date()) not in stood]
+    stood = {trip.key for _, trip in tripped}
+    missed = [trial for trial in backtest.trials if trial.key not in stood]
     return Repricing(
         before=sum(call.before for call in calls),
         after=sum(call.after for call in calls),

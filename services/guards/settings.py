@@ -66,7 +66,7 @@ def parse(settings: Sequence[str], base: Wanted, roles: Iterable[str], projects:
 def _kinds(rest: Sequence[str], setting: str) -> tuple[str, str]:
     """Unit and window of ``cap``, ``cap.day``, ``cap.usd.month``; tokens and a day where they are left out."""
     unit, window = Unit.TOKENS.value, Window.DAY.value
-    units, windows = [one.value for one in Unit], [one.value for one in Window if one is not Window.TREE]
+    units, windows = [one.value for one in Unit], [one.value for one in Window]
     for word in rest:
         if word in units:
             unit = word

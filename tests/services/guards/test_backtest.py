@@ -50,7 +50,8 @@ def test_lower_cap_lists_what_it_would_have_saved_and_stopped() -> None:
     """With a cap of 25 over three times ten tokens the third is refused: ten saved, one honest invocation stopped."""
     history = [r for n in range(3) for r in work(f"i{n}", 10, 3 * n + 1)]
     (trial,) = run(Wanted(caps={("shop_coder", "tokens", "day"): 25}), history).trials
-    assert (trial.guard, trial.saved_tokens, trial.stopped) == ("quota breaker", 10, 1)
+    assert (trial.guard, trial.scope, trial.saved_tokens, trial.stopped) == ("quota breaker", "shop/coder", 10, 1)
+    assert [(done.id, done.role, done.tokens) for done in trial.work] == [("i2", "shop/coder", 10)]
     assert not run(Wanted(caps={("shop_coder", "tokens", "day"): 30}), history).trials
 
 
@@ -60,6 +61,25 @@ def test_next_window_begins_at_nothing() -> None:
         Recorded(r.seq, r.subject, r.stored_at + timedelta(days=1), r.event, r.data) for r in work("b", 20, 10)
     ]
     assert not run(Wanted(caps={("shop", "tokens", "day"): 20}), history).trials
+
+
+def test_run_trees_are_capped_each_by_itself() -> None:
+    """A cap over run trees trips the tree that passes it, and not another one that used as much together with it."""
+    done = ev.Completed(holder="h", delivery=1, usage=ev.Usage(input_tokens=20))
+    one = [*work("a", 20, 1), record(4, "a2", done, root="a")]
+    (trial,) = run(Wanted(caps={("shop", "tokens", "tree"): 30}), [*one, *work("b", 20, 10)]).trials
+    assert trial.key == "tree_a.tokens.all"
+    assert [done.id for done in trial.work] == ["a2"]
+
+
+def test_what_was_assumed_of_the_dead_counts_in_a_backtest() -> None:
+    """A claim whose holder died cost its whole reservation then, and does so with other limits."""
+    hold = ev.Hold(id="h", tokens=40)
+    settled = ev.Settlement(hold=hold, tokens=40, assumed=True)
+    swept = ev.Swept(holder="h", delivery=1, age_s=1, reason=ev.SweepReason.HOLDER_GONE, settled=settled)
+    (trial,) = run(Wanted(caps={("shop", "tokens", "day"): 45}), [record(1, "d", swept), *work("i", 10, 2)]).trials
+    assert "40 tokens of 45 tokens are used" in trial.why
+    assert trial.stopped == 1
 
 
 def test_fewer_attempts_would_have_given_up_on_work_that_succeeded() -> None:
