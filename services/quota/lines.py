@@ -61,7 +61,7 @@ def shown(
         held=in_unit(line.held, line.unit),
         assumed=in_unit(line.assumed, line.unit),
         cap=in_unit(line.cap, line.unit),
-        percent=round(line.percent, 1),
+        percent=math.floor(10 * line.percent) / 10,
         burn=round(in_unit(burn, line.unit), 6),
         reached_at=None if tripped else _reached(line, burn, now),
         resets_at=line.until,
