@@ -5,6 +5,9 @@ back: that total holds everything that anybody was granted, because everybody ad
 gives back. So the granted amounts never pass a cap together, whoever is quicker; the price is that two who ask at once may
 both be told to wait, although one of them would have fitted.
 
+Under a cap with much room a process counts somewhat more than its claims need at the moment, so that the next ones are
+granted without waiting for an answer (:mod:`bus.spend.advances`).
+
 One message for each counter carries all that a process has to add to it: what its claims want, what was given back, what was
 settled. One round of messages is under way at a time; the next one collects meanwhile. A message's id is made before its
 first try, and it is repeated until it is answered, because what is not answered may have been counted. Nothing is granted
@@ -18,6 +21,7 @@ between leaves it too high, and the reconciliation of the warden brings it down.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -26,6 +30,7 @@ import structlog
 from bus import errors
 from bus.counters import Counters
 from bus.events.invocation import Hold, Settlement
+from bus.spend.advances import Advances
 from bus.spend.fits import Asked, fits
 from bus.spend.keys import BASE, Limit, amount, is_key
 
@@ -74,6 +79,13 @@ class Unseeded(msgspec.Struct, frozen=True):
 Answer = Grant | Short | Unseeded
 
 
+def _hold(want: Want) -> Hold:
+    keys = tuple([limit.key for limit in want.limits])
+    if len(set(keys)) < len(keys):
+        keys = tuple(dict.fromkeys(keys))
+    return Hold(id=want.id, tokens=want.tokens, usd_micros=want.usd_micros, keys=keys)
+
+
 class _Waiting(msgspec.Struct):
     want: Want
     answer: asyncio.Future[Answer]
@@ -89,8 +101,11 @@ class Ledger:
         *,
         flush_s: float = FLUSH_S,
         again_s: float = AGAIN_S,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._counters = counters
+        self._monotonic = monotonic
+        self._advances = Advances(flush_s)
         self._new_id = new_id
         self._flush_s, self._again_s = flush_s, again_s
         self._wants: list[_Waiting] = []
@@ -103,6 +118,14 @@ class Ledger:
         self._room = False
         #: Called when something of ours came back: whoever waits for room may ask again.
         self.on_room: Callable[[], None] | None = None
+
+    def at_once(self, want: Want) -> Hold | None:
+        """Reserve on what was counted in advance; None: :meth:`reserve` has to ask."""
+        # Whoever waits for an answer came first.
+        if self._wants or not self._advances.draw(want.tokens, want.usd_micros, want.limits, self._monotonic()):
+            return None
+        self._start()
+        return _hold(want)
 
     async def reserve(self, want: Want) -> Answer:
         """Reserve on every counter of a want, or on none.
@@ -162,7 +185,7 @@ class Ledger:
 
     async def _work(self) -> None:
         """Rounds, until nothing is left to do."""
-        while self._wants or self._owed:
+        while self._wants or self._owed or self._advances:
             if not self._wants and not self._closing and not self._urgent.is_set():
                 await self._company()
             self._urgent.clear()
@@ -193,10 +216,14 @@ class Ledger:
         for waiting in wants:
             for key in {limit.key for limit in waiting.want.limits}:
                 asked[key] = asked.get(key, 0) + amount(key, waiting.want.tokens, waiting.want.usd_micros)
-        keys = list(dict.fromkeys((*asked, *owed)))
-        found = await asyncio.gather(*(self._add(key, asked.get(key, 0) + owed.get(key, 0)) for key in keys))
-        others = {key: total - asked.get(key, 0) for key, total in zip(keys, found, strict=True)}
-        self._answer(wants, others)
+        ahead = self._advances.changes(asked, self._monotonic(), closing=self._closing)
+        self._room = self._room or any(change < 0 for change in ahead.values())
+        keys = list(dict.fromkeys((*asked, *owed, *ahead)))
+        changes = [asked.get(key, 0) + owed.get(key, 0) + ahead.get(key, 0) for key in keys]
+        found = await asyncio.gather(*map(self._add, keys, changes))
+        totals = dict(zip(keys, found, strict=True))
+        self._advances.counted(ahead, {key: total - BASE for key, total in totals.items()}, self._monotonic())
+        self._answer(wants, {key: total - asked.get(key, 0) for key, total in totals.items()})
 
     def _answer(self, wants: list[_Waiting], others: dict[str, int]) -> None:
         """Tell each want what became of it. `others`: the totals without these wants."""
@@ -223,8 +250,8 @@ class Ledger:
                 # Whoever asked was cancelled.
                 self._return(want, lost)
             elif short is None:
-                keys = tuple(dict.fromkeys(limit.key for limit in want.limits))
-                self._tell(waiting, Grant(Hold(id=want.id, tokens=want.tokens, usd_micros=want.usd_micros, keys=keys)))
+                self._advances.granted(want.tokens, want.usd_micros, want.limits)
+                self._tell(waiting, Grant(_hold(want)))
             else:
                 key, room = short
                 self._tell(waiting, Short(key, room, amount(key, want.tokens, want.usd_micros)))

@@ -99,6 +99,16 @@ class QuotaDesk:
         """Whether any cap covers a role; without one nothing needs to be reserved."""
         return bool(self._of(role, self._author.now()).covers)
 
+    def reserve_now(self, role: RegisteredRole, ref: Ref, request: Requested, prompt: str = "") -> Hold | None:
+        """Reserve without waiting, where there is much room; None: :meth:`reserve` has to be asked."""
+        if request.input_ref is not None or self._queue:
+            return None
+        root = request.root or ref.id
+        if self._gate.trips and self._gate.refusal(role=role.path, root=root) is not None:
+            return None
+        want = self._want(role, root, request, bytes(request.input), prompt)
+        return self._ledger.at_once(want) if isinstance(want, Want) else None
+
     async def reserve(self, role: RegisteredRole, ref: Ref, request: Requested, prompt: str = "") -> Hold | None:
         """Reserve what an attempt may use, for as long as it takes. None: no cap covers the role (any more).
 
@@ -120,9 +130,12 @@ class QuotaDesk:
                         raise GuardRefused(refused)
                     await place.wait(self._again_s)
                     continue
-                want = await self._want(role, root, request, given, prompt)
+                want = self._want(role, root, request, given, prompt)
                 if want is None:
                     return None
+                if isinstance(want, Refusal):
+                    await self._record(role, want)
+                    raise GuardRefused(want)
                 if self._queue.behind(place, role.path, (limit.key for limit in want.limits)):
                     await place.wait(self._again_s)
                     continue
@@ -186,9 +199,10 @@ class QuotaDesk:
         self._limits[role.project, role.name] = (of, now, found)
         return found
 
-    async def _want(
+    def _want(
         self, role: RegisteredRole, root: str, request: Requested, given: bytes, prompt: str
-    ) -> Want | None:
+    ) -> Want | Refusal | None:
+        """What a claim needs, or why nobody can say; None: no cap covers the role."""
         now = self._author.now()
         of = self._of(role, now)
         if not of.covers:
@@ -196,9 +210,7 @@ class QuotaDesk:
         size = request.input_ref.size if request.input_ref is not None else 0
         need = estimate.need(role.role, role.path, given, prompt, self._registry.quota.prices, of.units, size=size)
         if not isinstance(need, estimate.Need):
-            refusal = estimate.refusal(need)
-            await self._record(role, refusal)
-            raise GuardRefused(refusal)
+            return estimate.refusal(need)
         limits = self._limits_of(role, of, now, root)
         return Want(id=self._author.new_id(), tokens=need.tokens, usd_micros=need.usd_micros, limits=limits)
 

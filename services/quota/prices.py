@@ -51,6 +51,9 @@ def sane(usage: Usage) -> tuple[Usage, str]:
 
     What is below zero counts as zero: nobody gives tokens back. What is absurd counts as :data:`MOST_TOKENS`.
     """
+    given = usage.input_tokens, usage.output_tokens
+    if type(given[0]) is type(given[1]) is int and min(given) >= 0 and max(given) <= MOST_TOKENS:
+        return usage, ""
     problems: list[str] = []
     counts: dict[str, int] = {}
     for name in ("input_tokens", "output_tokens"):

@@ -40,6 +40,10 @@ class Queue:
         #: By ticket.
         self._lines: dict[Line, dict[int, Place]] = {}
 
+    def __bool__(self) -> bool:
+        """Whether anybody waits for room."""
+        return bool(self._lines)
+
     def enter(self) -> Place:
         """A place, in no line yet. Leave it in the end."""
         self._tickets += 1

@@ -17,6 +17,10 @@ class Quota(Protocol):
         """Whether a cap covers a role."""
         ...
 
+    def reserve_now(self, role: RegisteredRole, ref: Ref, request: Requested, prompt: str = "") -> Hold | None:
+        """Reserve without waiting, where there is much room; None: :meth:`reserve` has to be asked."""
+        ...
+
     async def reserve(self, role: RegisteredRole, ref: Ref, request: Requested, prompt: str = "") -> Hold | None:
         """Reserve what an attempt may use; waits until there is room. None: no cap covers it any more.
 

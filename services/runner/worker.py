@@ -181,7 +181,10 @@ class Worker:
         fresh = delivery.delivery == 1 and record.data.generation == 0
         hold: ev.Hold | None = None
         if self._desk.quota.covers(role):
-            hold = await self._reserve(ref, delivery, record.data, prompt.text if prompt else "")
+            text = prompt.text if prompt else ""
+            hold = self._desk.quota.reserve_now(role, ref, record.data, text)
+            if hold is None:
+                hold = await self._reserve(ref, delivery, record.data, text)
             command = msgspec.structs.replace(command, hold=hold)
         try:
             running = await self._claimed(ref, delivery, role, command, record, fresh=fresh)

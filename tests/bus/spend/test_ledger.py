@@ -211,7 +211,8 @@ async def test_many_ledgers_never_pass_a_cap(process: Callable[[], Awaitable[Wat
         for _ in range(12):
             tokens = chance.randint(0, 900)
             keys = chance.choice([(DAY,), (DAY, HOUR)])
-            answer = await mine.reserve(want(tokens, *(Limit(key, caps[key]) for key in keys)))
+            asked = want(tokens, *(Limit(key, caps[key]) for key in keys))
+            answer = Grant(hold) if (hold := mine.at_once(asked)) is not None else await mine.reserve(asked)
             if not isinstance(answer, Grant):
                 assert isinstance(answer, Short)
                 continue
@@ -235,3 +236,62 @@ async def test_many_ledgers_never_pass_a_cap(process: Callable[[], Awaitable[Wat
     for key, amount in holding.items():
         assert await counters.total(key) == BASE + amount
     assert most[HOUR] > caps[HOUR] // 2
+
+
+async def test_claims_are_granted_ahead_of_the_answer_and_never_beyond_the_counter(
+    process: Callable[[], Awaitable[Watched]], counters: Watched
+) -> None:
+    """Under a wide cap most claims wait for no answer; the counter holds all of them at once, and all comes back in the end."""
+    its = await process()
+    mine = Ledger(its, new_id, flush_s=0.005, again_s=0.01)
+    other = ledger(counters)
+    limit, at_once, granted = Limit(DAY, 10**9), 0, 0
+
+    async def work() -> None:
+        nonlocal at_once, granted
+        for _ in range(100):
+            asked = want(10, limit)
+            hold = mine.at_once(asked)
+            if hold is None:
+                answer = await mine.reserve(asked)
+                assert isinstance(answer, Grant)
+                hold = answer.hold
+            else:
+                at_once += 1
+            granted += 10
+            await asyncio.sleep(0.001)
+            mine.settle(used(hold, 10))
+
+    async def watch() -> None:
+        while True:
+            held = granted
+            assert await counters.total(DAY) >= BASE + held
+
+    watching = asyncio.create_task(watch())
+    await asyncio.gather(*(work() for _ in range(8)))
+    assert not watching.done()
+    watching.cancel()
+    await asyncio.gather(mine.close(), other.close())
+    assert at_once > granted / 10 / 2
+    assert await counters.total(DAY) == BASE + granted
+
+
+async def test_tight_cap_is_filled_to_its_last_token_beside_advances(counters: Watched) -> None:
+    """What was counted in advance goes back before the cap is near: the last token can be had, and one more cannot."""
+    mine = Ledger(counters, new_id, flush_s=0.005, again_s=0.01)
+    limit = Limit(DAY, 1_000)
+    got = 0
+    async with asyncio.timeout(10):
+        while got < 1_000:
+            hold = mine.at_once(want(10, limit))
+            if hold is None:
+                answer = await mine.reserve(want(10, limit))
+                if not isinstance(answer, Grant):
+                    assert isinstance(answer, Short)
+                    await asyncio.sleep(0)
+                    continue
+            got += 10
+    assert mine.at_once(want(1, limit)) is None
+    assert isinstance(await mine.reserve(want(1, limit)), Short)
+    await mine.close()
+    assert await counters.total(DAY) == BASE + 1_000
