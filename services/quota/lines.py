@@ -107,7 +107,7 @@ def in_unit(amount: float, unit: str) -> float:
 
 def whole(percent: float) -> str:
     """Per cent without a fraction; never 100 before it is."""
-    return f"{math.floor(percent)}%"
+    return f"{round(percent) if percent >= 100 else min(99, round(percent))}%"
 
 
 def clock(at: datetime, now: datetime) -> str:
