@@ -183,12 +183,15 @@ class Spend:
         return total
 
     def _roll(self, at: datetime) -> None:
-        """Forget the windows that were over before the present ones, once nothing is held on them."""
+        """Forget the windows that were over before the last ones, once nothing is held on them.
+
+        The last ones stay: the clock of whoever asks may be behind the server's.
+        """
         windows = self._windows(at)
         if windows == self._now or not self._forget:
             return
-        self._now = windows
-        present = {_kind(window): window for window in windows}
+        last, self._now = self._now or windows, windows
+        present = {_kind(window): window for window in min(last, windows)}
         for key, total in list(self.totals.items()):
             window = key.rpartition(".")[2]
             if not total.held and window < present.get(_kind(window), ""):

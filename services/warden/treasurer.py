@@ -160,8 +160,14 @@ class Treasurer:
         loop_time = asyncio.get_running_loop().time()
         if loop_time - self._audited_at >= AUDIT_S:
             self._audited_at = loop_time
-            await self._auditor.audit(self._account, sorted(self._auditor.verified))
+            # The account forgets windows that are over: their counters would seem too high.
+            await self._auditor.audit(self._account, sorted(self._auditor.verified - self._ended(now)))
             await self._auditor.forget(sorted(self._over(now)))
+
+    def _ended(self, now: datetime) -> set[str]:
+        """Counters of windows that are over: nobody reserves on them any more."""
+        spans = {key: self._calendar.parse(Key.parse(key).window) for key in self._auditor.verified}
+        return {key for key, span in spans.items() if span is not None and span.end <= now}
 
     def _over(self, now: datetime) -> set[str]:
         """Counters of windows that ended a whole window ago: late settlements have long come."""

@@ -132,8 +132,23 @@ def test_clock_over_an_edge_neither_loses_nor_doubles(hours: int) -> None:
     )
 
 
+def test_window_that_has_just_ended_is_still_known() -> None:
+    """Somebody whose clock is behind the server's asks for the window before: it is there until the next one has ended too."""
+    hour = "shop_coder.tokens.hour_2026-11-24T12"
+    other = REF._replace(id="i-2")
+    history = records(
+        (REF, claimed(), NOON),
+        (REF, completed(60), NOON),
+        (other, claimed(), NOON + timedelta(hours=1)),
+        (other, completed(5), NOON + timedelta(hours=1)),
+        (other, claimed(), NOON + timedelta(hours=2)),
+    )
+    assert folded(history[:4]).get(hour).settled == 60
+    assert hour not in folded(history).totals
+
+
 def test_old_windows_are_dropped_and_held_ones_are_not() -> None:
-    """A window that is over goes at the next one's first event, but for what is still held on it or lies ahead."""
+    """A window that is over goes when the next one is too, but for what is still held on it or lies ahead."""
     ahead = "shop_coder.tokens.hour_2026-11-24T15"
     hold = ev.Hold(id="h", tokens=5, keys=("shop_coder.tokens.hour_2026-11-24T12",))
     early = ev.Hold(id="e", tokens=5, keys=(ahead,))
@@ -145,6 +160,7 @@ def test_old_windows_are_dropped_and_held_ones_are_not() -> None:
         (third, claimed(early), NOON),
         (third, completed(4, early), NOON),
         (third, claimed(), NOON + timedelta(hours=1)),
+        (third, claimed(), NOON + timedelta(hours=2)),
     )
     spend = folded(history)
     hours = {key for key in spend.totals if key.startswith("shop_coder.tokens.hour")}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import msgspec
+import pytest
 from nats.errors import NoRespondersError
 
 from bus import plan
@@ -16,9 +18,10 @@ from bus.store import CONTROL, Recorded
 from bus.subjects import Ref
 from services.fleet.registry import caps_key
 from services.fleet.spec import Cap, Role, TraceHandler, Window
+from services.quota import drift
 from services.quota.lines import QuotaLine
 from services.requests.requests import Ask, Asker
-from services.warden import journal
+from services.warden import journal, treasurer
 from tests.services.rig import Rig, until
 
 DAY = Window.DAY
@@ -225,3 +228,39 @@ async def test_run_tree_stops_at_its_cap_and_goes_on_after_a_raise(rig: Rig) -> 
     await until(lambda: not rig.bus.gate.trips)
     third = (await rig.requests.submit(Ask(role="shop/coder", input=child, asker=asker))).id
     await rig.story.event(third, "completed")
+
+
+async def test_counter_of_a_window_that_is_over_is_left_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account forgets what is over; its counter is neither emptied nor reported for that."""
+    monkeypatch.setattr(drift, "LOWER_S", 0.2)
+    monkeypatch.setattr(treasurer, "AUDIT_S", 0.0)
+    await capped(rig, 1000)
+    desk = treasurer.Treasurer(rig.bus, rig.registry, rig.home)
+    following = asyncio.create_task(desk._account.run())
+    await desk._account.read.wait()
+    await desk.look()
+    (key,) = [line.key for line in desk.lines()]
+    await rig.bus.counters.add(key, 300)
+    later = rig.bus.author.now() + timedelta(days=1)
+    monkeypatch.setattr(rig.bus.author, "now", lambda: later)
+    for _ in range(2 * drift.LOWER_LOOKS):
+        await desk.look()
+    assert [line.key for line in desk.lines()] != [key]
+    assert await rig.bus.counters.total(key) == BASE + 300
+    assert not await told(rig, "repaired")
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_counter_that_somebody_lowered_is_raised_and_reported(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Budget that is taken off a counter by hand is put back at the next look, with both numbers on record."""
+    monkeypatch.setattr(treasurer, "AUDIT_S", 0.0)
+    await capped(rig, 1000)
+    await rig.warden()
+    await rig.runner()
+    await rig.story.event(await ask(rig, 300), "completed")
+    key = (await lines(rig))[0].key
+    await rig.connection.nc.publish(f"spend.{key}", b"", headers={"Nats-Incr": "-200"})
+    repaired = (await rig.control.subject(lambda r: r.subject == "ctl.quota.shop_coder.repaired")).data
+    assert (repaired.counter, repaired.log) == (100, 300)
+    assert await rig.bus.counters.total(key) == BASE + 300
