@@ -17,8 +17,11 @@ import duckdb
 
 from projections import decode
 
-_SCHEMA = ("macros", "log", "invocations")
-_FOLD = ("invocations",)
+#: In the order in which they are made.
+_SCHEMA = ("macros", "log", "invocations", "claims", "spend")
+#: In the order in which they run.
+_FOLD = ("invocations", "invocations_kept", "claims", "spend")
+#: How a file of the fold names the events that it has to run for.
 _READS = "-- reads: "
 
 
@@ -29,6 +32,16 @@ def _read(folder: str, names: tuple[str, ...]) -> dict[str, str]:
 
 _schema = _read("schema", _SCHEMA)
 _fold = _read("fold", _FOLD)
+
+
+def _events(text: str) -> frozenset[str]:
+    """The events that a file reads: ``<noun>.<event>``, or ``<noun>.*`` for all of a noun."""
+    first = text.partition("\n")[0]
+    assert first.startswith(_READS), text
+    return frozenset(first.removeprefix(_READS).split(", "))
+
+
+_reads = {name: _events(text) for name, text in _fold.items()}
 
 
 def _version() -> str:
@@ -50,5 +63,8 @@ def create(connection: duckdb.DuckDBPyConnection) -> None:
 
 def apply(connection: duckdb.DuckDBPyConnection) -> None:
     """Fold the rows of the relation ``batch`` into the tables, inside the caller's transaction."""
-    for text in _fold.values():
-        connection.execute(text)
+    found = connection.execute("SELECT DISTINCT noun, event FROM batch WHERE noun IS NOT NULL").fetchall()
+    there = {f"{noun}.{event}" for noun, event in found} | {f"{noun}.*" for noun, _ in found}
+    for name, text in _fold.items():
+        if not there.isdisjoint(_reads[name]):
+            connection.execute(text)

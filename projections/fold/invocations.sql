@@ -7,7 +7,9 @@ WITH redriven AS (
 )
 SELECT
     b.project, b.role, b.key AS id,
-    arg_min({seq: b.seq, stored_at: b.stored_at, actor: b.actor}, b.seq) AS first,
+    arg_min(
+        {seq: b.seq, stored_at: b.stored_at, event: b.event, actor: b.actor, generation: b.generation}, b.seq
+    ) AS first,
     arg_max({seq: b.seq, stored_at: b.stored_at, event: b.event, reason: b.reason}, b.seq) AS last,
     max(b.seq) FILTER (b.event = 'requested') AS requested_seq,
     arg_max(
@@ -48,67 +50,55 @@ LEFT JOIN redriven AS r USING (project, role, key)
 WHERE b.noun = 'invocation'
 GROUP BY ALL;
 
-MERGE INTO hot.invocations AS t
-USING change AS c
-ON t.id = c.id AND t.role = c.role AND t.project = c.project
-WHEN MATCHED THEN UPDATE SET
-    state = state_after(c.last.event),
-    reason = coalesce(c.last.reason, ''),
-    since = c.last.stored_at,
-    first_claimed_at = coalesce(t.first_claimed_at, c.first_claimed_at),
-    last_claimed_at = coalesce(c.claim.stored_at, t.last_claimed_at),
-    retry_at = CASE WHEN c.retry_seq IS NULL THEN t.retry_at WHEN c.retry_seq = c.error.seq THEN c.error.retry_at END,
-    due = CASE WHEN c.request IS NULL THEN t.due ELSE c.request.due END,
-    attempts = t.attempts + c.attempts,
-    errors = CASE WHEN c.reset THEN 0 ELSE t.errors END + c.errors,
-    crashes = CASE WHEN c.reset THEN 0 ELSE t.crashes END + c.crashes,
-    redrives = t.redrives + c.redrives,
-    releases = t.releases + c.releases,
-    deliveries = coalesce(c.claim.delivery, t.deliveries),
-    generation = coalesce(c.request.generation, t.generation),
-    holder = CASE WHEN c.hold_seq IS NULL THEN t.holder WHEN c.hold_seq = c.claim.seq THEN c.claim.holder ELSE '' END,
-    runner = CASE WHEN c.hold_seq IS NULL THEN t.runner WHEN c.hold_seq = c.claim.seq THEN c.claim.runner ELSE '' END,
-    run_us = bounded(t.run_us::HUGEINT + c.run_us),
-    input_tokens = bounded(t.input_tokens::HUGEINT + c.input_tokens),
-    output_tokens = bounded(t.output_tokens::HUGEINT + c.output_tokens),
-    model = coalesce(c.model, t.model),
-    unsettled_input_tokens = bounded(t.unsettled_input_tokens::HUGEINT + c.unsettled_input_tokens),
-    unsettled_output_tokens = bounded(t.unsettled_output_tokens::HUGEINT + c.unsettled_output_tokens),
-    settled_tokens = bounded(t.settled_tokens::HUGEINT + c.settled_tokens),
-    settled_usd_micros = bounded(t.settled_usd_micros::HUGEINT + c.settled_usd_micros),
-    assumed_usd_micros = bounded(t.assumed_usd_micros::HUGEINT + c.assumed_usd_micros),
-    error_kind = coalesce(c.error.kind, t.error_kind),
-    error_fingerprint = coalesce(c.error.fingerprint, t.error_fingerprint),
-    error_message = coalesce(c.error.message, t.error_message),
-    parent = coalesce(c.request.parent, t.parent),
-    root = CASE WHEN c.request IS NULL THEN t.root ELSE coalesce(nullif(c.request.root, ''), c.id) END,
-    depth = coalesce(c.request.depth, t.depth),
-    schedule = coalesce(c.request.schedule, t.schedule),
-    registry_revision = coalesce(c.claim.registry_revision, t.registry_revision),
-    prompt_digest = coalesce(c.claim.prompt_digest, t.prompt_digest),
-    last_seq = c.last.seq,
-    requested_seq = coalesce(c.requested_seq, t.requested_seq),
-    claimed_seq = coalesce(c.claim.seq, t.claimed_seq),
-    error_seq = coalesce(c.error.seq, t.error_seq)
-WHEN NOT MATCHED THEN INSERT (
-    project, role, id, state, reason, since, requested_at, first_claimed_at, last_claimed_at, retry_at, due,
-    attempts, errors, crashes, redrives, releases, deliveries, generation, holder, runner, run_us,
-    input_tokens, output_tokens, model, unsettled_input_tokens, unsettled_output_tokens,
-    settled_tokens, settled_usd_micros, assumed_usd_micros, error_kind, error_fingerprint, error_message,
-    parent, root, depth, schedule, actor, registry_revision, prompt_digest,
-    first_seq, last_seq, requested_seq, claimed_seq, error_seq
-) VALUES (
-    c.project, c.role, c.id, state_after(c.last.event), coalesce(c.last.reason, ''), c.last.stored_at, c.first.stored_at,
-    c.first_claimed_at, c.claim.stored_at, CASE WHEN c.retry_seq = c.error.seq THEN c.error.retry_at END, c.request.due,
-    c.attempts, c.errors, c.crashes, c.redrives, c.releases,
-    coalesce(c.claim.delivery, 0), coalesce(c.request.generation, 0),
-    CASE WHEN c.hold_seq = c.claim.seq THEN c.claim.holder ELSE '' END,
-    CASE WHEN c.hold_seq = c.claim.seq THEN c.claim.runner ELSE '' END,
-    bounded(c.run_us), bounded(c.input_tokens), bounded(c.output_tokens), coalesce(c.model, ''),
-    bounded(c.unsettled_input_tokens), bounded(c.unsettled_output_tokens),
-    bounded(c.settled_tokens), bounded(c.settled_usd_micros), bounded(c.assumed_usd_micros),
-    c.error.kind, c.error.fingerprint, c.error.message,
-    coalesce(c.request.parent, ''), coalesce(nullif(c.request.root, ''), c.id), coalesce(c.request.depth, 0),
-    coalesce(c.request.schedule, ''), coalesce(c.first.actor, ''), c.claim.registry_revision, c.claim.prompt_digest,
-    c.first.seq, c.last.seq, coalesce(c.requested_seq, 0), c.claim.seq, c.error.seq
-);
+-- The whole rows, as they are after the batch; `place` is where the old one lies.
+CREATE OR REPLACE TEMP TABLE folded AS
+SELECT
+    c.project,
+    c.role,
+    c.id,
+    state_after(c.last.event) AS state,
+    coalesce(c.last.reason, '') AS reason,
+    c.last.stored_at AS since,
+    coalesce(t.requested_at, c.first.stored_at) AS requested_at,
+    coalesce(t.first_claimed_at, c.first_claimed_at) AS first_claimed_at,
+    coalesce(c.claim.stored_at, t.last_claimed_at) AS last_claimed_at,
+    CASE WHEN c.retry_seq IS NULL THEN t.retry_at WHEN c.retry_seq = c.error.seq THEN c.error.retry_at END AS retry_at,
+    CASE WHEN c.request IS NULL THEN t.due ELSE c.request.due END AS due,
+    coalesce(t.attempts, 0) + c.attempts AS attempts,
+    CASE WHEN c.reset OR t.errors IS NULL THEN 0 ELSE t.errors END + c.errors AS errors,
+    CASE WHEN c.reset OR t.crashes IS NULL THEN 0 ELSE t.crashes END + c.crashes AS crashes,
+    coalesce(t.redrives, 0) + c.redrives AS redrives,
+    coalesce(t.releases, 0) + c.releases AS releases,
+    coalesce(c.claim.delivery, t.deliveries, 0) AS deliveries,
+    coalesce(c.request.generation, t.generation, 0) AS generation,
+    CASE WHEN c.hold_seq IS NULL THEN coalesce(t.holder, '') WHEN c.hold_seq = c.claim.seq THEN c.claim.holder ELSE '' END AS holder,
+    CASE WHEN c.hold_seq IS NULL THEN coalesce(t.runner, '') WHEN c.hold_seq = c.claim.seq THEN c.claim.runner ELSE '' END AS runner,
+    bounded(coalesce(t.run_us, 0)::HUGEINT + c.run_us) AS run_us,
+    bounded(coalesce(t.input_tokens, 0)::HUGEINT + c.input_tokens) AS input_tokens,
+    bounded(coalesce(t.output_tokens, 0)::HUGEINT + c.output_tokens) AS output_tokens,
+    coalesce(c.model, t.model, '') AS model,
+    bounded(coalesce(t.unsettled_input_tokens, 0)::HUGEINT + c.unsettled_input_tokens) AS unsettled_input_tokens,
+    bounded(coalesce(t.unsettled_output_tokens, 0)::HUGEINT + c.unsettled_output_tokens) AS unsettled_output_tokens,
+    bounded(coalesce(t.settled_tokens, 0)::HUGEINT + c.settled_tokens) AS settled_tokens,
+    bounded(coalesce(t.settled_usd_micros, 0)::HUGEINT + c.settled_usd_micros) AS settled_usd_micros,
+    bounded(coalesce(t.assumed_usd_micros, 0)::HUGEINT + c.assumed_usd_micros) AS assumed_usd_micros,
+    coalesce(c.error.kind, t.error_kind) AS error_kind,
+    coalesce(c.error.fingerprint, t.error_fingerprint) AS error_fingerprint,
+    coalesce(c.error.message, t.error_message) AS error_message,
+    coalesce(c.request.parent, t.parent, '') AS parent,
+    coalesce(nullif(c.request.root, ''), CASE WHEN c.request IS NULL THEN t.root END, c.id) AS root,
+    coalesce(c.request.depth, t.depth, 0) AS depth,
+    coalesce(c.request.schedule, t.schedule, '') AS schedule,
+    coalesce(t.actor, c.first.actor, '') AS actor,
+    coalesce(c.claim.registry_revision, t.registry_revision) AS registry_revision,
+    coalesce(c.claim.prompt_digest, t.prompt_digest) AS prompt_digest,
+    coalesce(t.first_seq, c.first.seq) AS first_seq,
+    c.last.seq AS last_seq,
+    coalesce(c.requested_seq, t.requested_seq, 0) AS requested_seq,
+    coalesce(c.claim.seq, t.claimed_seq) AS claimed_seq,
+    coalesce(c.error.seq, t.error_seq) AS error_seq,
+    t.rowid AS place,
+    -- Not the beginning of an invocation, and nothing hot before it: it may be a cold one, or have lost its beginning.
+    t.id IS NULL AND NOT coalesce(c.first.event = 'scheduled' OR (c.first.event = 'requested' AND c.first.generation = 0), false) AS stranger
+FROM change AS c
+LEFT JOIN hot.invocations AS t ON t.id = c.id AND t.role = c.role AND t.project = c.project;

@@ -7,7 +7,7 @@ CREATE TABLE IF NOT EXISTS hot.log (
     stored_at TIMESTAMP NOT NULL,
     subject VARCHAR NOT NULL,
     problem VARCHAR,
-    raw BLOB NOT NULL,
+    raw BLOB NOT NULL USING COMPRESSION zstd,
     id VARCHAR,
     type VARCHAR,
     time TIMESTAMP,
