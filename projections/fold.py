@@ -18,9 +18,19 @@ import duckdb
 from projections import decode
 
 #: In the order in which they are made.
-_SCHEMA = ("macros", "log", "invocations", "claims", "spend")
+_SCHEMA = ("macros", "log", "invocations", "claims", "spend", "dead_letters", "guards", "fleet")
 #: In the order in which they run.
-_FOLD = ("invocations", "invocations_kept", "claims", "spend")
+_FOLD = (
+    "invocations",
+    "invocations_kept",
+    "claims",
+    "spend",
+    "dead_letters",
+    "schedules",
+    "guards",
+    "daemons",
+    "registry",
+)
 #: How a file of the fold names the events that it has to run for.
 _READS = "-- reads: "
 

@@ -12,3 +12,24 @@ END;
 CREATE OR REPLACE MACRO bounded(total) AS CAST(greatest(least(total, 9223372036854775807), -9223372036854775807) AS BIGINT);
 -- Whole microseconds, because sums of them do not depend on the order; at most 31 years.
 CREATE OR REPLACE MACRO micros(amount) AS CAST(round(greatest(least(amount, 1e15), -1e15)) AS BIGINT);
+-- A field of an event's data, as text; NULL where there is none. A body need not be text all through: what we do not read of it is not checked.
+CREATE OR REPLACE MACRO said(raw, field) AS TRY(json_extract_string(decode(raw), '$.data.' || field));
+CREATE OR REPLACE MACRO said_time(raw, field) AS make_timestamp(epoch_us(TRY_CAST(said(raw, field) AS TIMESTAMPTZ)));
+-- The moment that views look from, UTC: now; a look at the past puts its own moment here.
+CREATE OR REPLACE MACRO moment() AS make_timestamp(epoch_us(now()));
+CREATE OR REPLACE MACRO seconds_since(past) AS (epoch_us(moment()) - epoch_us(past)) / 1e6;
+-- A model's price at a moment: under its own name, or under its name without a date. `book` is hot.price_book's map.
+CREATE OR REPLACE MACRO undated(model) AS regexp_replace(model, '[-@](\d{4}-\d{2}-\d{2}|\d{8}|latest)$', '');
+CREATE OR REPLACE MACRO price_at(book, model, at_) AS coalesce(
+    list_filter(book[model], lambda p: p.since <= at_ AND at_ < p.until)[1],
+    list_filter(book[undated(model)], lambda p: p.since <= at_ AND at_ < p.until)[1]
+);
+-- What a use costs in millionths of a US dollar, rounded up; NULL when nobody had named a price.
+CREATE OR REPLACE MACRO cost_micros(input_tokens, output_tokens, price) AS CASE
+    WHEN input_tokens <= 0 AND output_tokens <= 0 THEN 0
+    WHEN price IS NOT NULL THEN CAST(least(ceil(
+        CAST(greatest(input_tokens, 0) AS DECIMAL(20, 0)) * price.input_usd
+        + CAST(greatest(output_tokens, 0) AS DECIMAL(20, 0)) * price.output_usd
+    ), 9223372036854775807) AS BIGINT)
+END;
+CREATE OR REPLACE MACRO usd(micros) AS CAST(micros AS DECIMAL(19, 0)) * 0.000001;
