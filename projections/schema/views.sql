@@ -97,7 +97,7 @@ CREATE OR REPLACE VIEW v_spend AS
 SELECT
     * EXCLUDE (settled_usd_micros, assumed_usd_micros),
     usd(settled_usd_micros + cost_micros(
-        unsettled_input_tokens, unsettled_output_tokens, price_at((SELECT book FROM hot.price_book), model, hour + INTERVAL 59 MINUTE)
+        unsettled_input_tokens, unsettled_output_tokens, price_at((SELECT book FROM hot.price_book), model, hour + INTERVAL 3599 SECOND)
     )) AS cost_usd,
     usd(assumed_usd_micros) AS assumed_usd
 FROM spend;
