@@ -131,7 +131,11 @@ def publish_views(connection: duckdb.DuckDBPyConnection, files: Files) -> None:
     """
     whole = {
         "all_log": ("FROM hot.log", files.log, "FROM {} AS c"),
-        "cold_invocations": ("FROM hot.invocations WHERE false", files.invocations, f"FROM {{}} AS c WHERE {_OUTDATED}"),
+        "cold_invocations": (
+            "FROM hot.invocations WHERE false",
+            files.invocations,
+            f"FROM {{}} AS c WHERE {_OUTDATED}",
+        ),
         "all_invocations": ("FROM hot.invocations", files.invocations, f"FROM {{}} AS c WHERE {_OUTDATED}"),
         "all_claims": ("FROM hot.claims", files.claims, "FROM {} AS c"),
     }
@@ -165,7 +169,9 @@ def _describe(connection: duckdb.DuckDBPyConnection, views: tuple[str, ...] | No
     rows = connection.execute(
         "SELECT schema_name, table_name, column_name, comment FROM duckdb_columns() WHERE database_name = current_database()"
     ).fetchall()
-    comments = {(f"{schema}.{table}", column): comment for schema, table, column, comment in rows if comment is not None}
+    comments = {
+        (f"{schema}.{table}", column): comment for schema, table, column, comment in rows if comment is not None
+    }
     for schema, table, column, comment in rows:
         source = _TAKEN_FROM.get(f"{schema}.{table}")
         if source is None or comment is not None or (views is not None and table not in views):
@@ -199,5 +205,5 @@ def _recall(connection: duckdb.DuckDBPyConnection, text: str) -> None:
     if connection.execute("SELECT 1 FROM folded WHERE stranger LIMIT 1").fetchone() is None:
         return
     connection.execute(text)
-    if connection.execute("SELECT 1 FROM returning LIMIT 1").fetchone() is not None:
+    if connection.execute("SELECT 1 FROM coming_back LIMIT 1").fetchone() is not None:
         connection.execute(_fold["folded"])

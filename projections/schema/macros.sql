@@ -11,7 +11,7 @@ END;
 -- A sum that no column holds stays at the column's end: a number that nobody can have meant must not stop the fold.
 CREATE OR REPLACE MACRO bounded(total) AS CAST(greatest(least(total, 9223372036854775807), -9223372036854775807) AS BIGINT);
 -- Whole microseconds, because sums of them do not depend on the order; at most 31 years.
-CREATE OR REPLACE MACRO micros(amount) AS CAST(round(greatest(least(amount, 1e15), -1e15)) AS BIGINT);
+CREATE OR REPLACE MACRO micros(amount) AS CASE WHEN amount IS NOT NULL THEN CAST(round(greatest(least(amount, 1e15), -1e15)) AS BIGINT) END;
 -- A field of an event's data, as text; NULL where there is none. A body need not be text all through: what we do not read of it is not checked.
 CREATE OR REPLACE MACRO said(raw, field) AS TRY(json_extract_string(decode(raw), '$.data.' || field));
 CREATE OR REPLACE MACRO said_time(raw, field) AS make_timestamp(epoch_us(TRY_CAST(said(raw, field) AS TIMESTAMPTZ)));

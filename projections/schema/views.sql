@@ -81,9 +81,11 @@ SELECT
     project, role, id, root, attempt, claimed_at, ended_at, coalesce(outcome, 'running') AS outcome, reason,
     coalesce(duration_ms, (epoch_us(ended_at) - epoch_us(claimed_at)) / 1000) AS run_ms,
     input_tokens, output_tokens, model,
-    usd(coalesce(greatest(settled_usd_micros, 0), CASE WHEN input_tokens IS NOT NULL THEN cost_micros(
-        input_tokens, output_tokens, price_at((SELECT book FROM hot.price_book), model, ended_at)
-    ) END, CASE WHEN input_tokens IS NULL THEN 0 END)) AS cost_usd,
+    usd(CASE
+        WHEN settled_usd_micros IS NOT NULL THEN greatest(settled_usd_micros, 0)
+        WHEN input_tokens IS NULL THEN 0
+        ELSE cost_micros(input_tokens, output_tokens, price_at((SELECT book FROM hot.price_book), model, ended_at))
+    END) AS cost_usd,
     coalesce(assumed, false) AS assumed,
     error_kind, error_fingerprint, error_message, retry_at, holder, runner, claimed_seq, ended_seq
 FROM hot.every_claim;
