@@ -20,6 +20,7 @@ from bus.events import (
     invocation,
     loop,
     message,
+    projection,
     quota,
     registry,
     schedule,
@@ -39,6 +40,7 @@ NOUNS: dict[str, dict[str, type[msgspec.Struct]]] = {
     "loop": loop.EVENTS,
     "guard": guard.EVENTS,
     "drill": drill.EVENTS,
+    "projection": projection.EVENTS,
 }
 
 #: CloudEvents type -> Struct of its data.

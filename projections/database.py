@@ -1,0 +1,330 @@
+"""The primary file: all tables, private to the projector, with how far it has read each stream.
+
+Rows and positions change in the same transaction, so whatever kills the process repeats nothing and skips nothing. One
+thread owns the connection that writes; queries run on cursors of the same database, side by side with it: DuckDB keeps
+the versions that they see. Only a checkpoint minds them: one that reads rows which an UPDATE has changed since makes it
+wait (:class:`projections.faults.Busy`), for at most as long as a query may run.
+
+DuckDB checkpoints by itself never, only :meth:`Database.checkpoint` does: between two of them the file holds still but
+for blocks that nothing refers to yet, and can be copied while batches are applied.
+
+A session on the primary sees its tables under their plain names. The file's own catalog is called :data:`CATALOG`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import TypeVar
+
+import duckdb
+import msgspec
+import pyarrow as pa
+import structlog
+
+from projections import faults, fold
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+#: Name of the file's catalog in every session.
+CATALOG = "primary_file"
+#: Clients of this storage version and newer open the file.
+STORAGE_VERSION = "v1.5.0"
+#: Megabytes that DuckDB may use before it writes to its folder for what does not fit.
+MEMORY_MB = 256
+#: Threads of DuckDB; the worker thread is one of them.
+THREADS = 2
+
+
+_POSITIONS = package_files("projections").joinpath("schema", "positions.sql").read_text(encoding="utf-8")
+#: Names what a file holds: one of another version is made anew, beside it.
+VERSION = hashlib.sha256(f"{fold.VERSION}{_POSITIONS}".encode()).hexdigest()[:12]
+
+
+class Position(msgspec.Struct, frozen=True):
+    """How far a stream is in the tables."""
+
+    #: Sequence of the last message applied.
+    seq: int
+    #: When the server stored that message, in microseconds since 1970: tells it from one of the same number in another history.
+    stored_us: int
+    #: When the stream was made, in the server's words: one that was made anew counts from 1 again and is another.
+    era: str
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the tables of a file come from."""
+
+    #: Another than :data:`VERSION` means that they are to be made anew.
+    version: str = VERSION
+    made_at: datetime
+    #: Why they were made anew; empty for those of a fleet's first start.
+    why: str = ""
+    #: Name of the file that holds the former ones.
+    aside: str = ""
+    #: It was said on the bus that they are new.
+    told: bool = False
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the primary may use."""
+
+    memory_mb: int = MEMORY_MB
+    threads: int = THREADS
+
+
+class Database:
+    """The open primary file."""
+
+    def __init__(self, file: Path, settings: Settings = Settings()) -> None:  # noqa: B008 (frozen)
+        self.file = file
+        self._settings = settings
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="primary")
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        #: Never runs anything itself: cursors for queries are made from it, whatever the worker does meanwhile.
+        self._spare: duckdb.DuckDBPyConnection | None = None
+        self.made = Made(version="", made_at=datetime.min.replace(tzinfo=UTC))
+
+    async def open(self, made: Made, *, check: bool = True) -> None:
+        """Open the file, make the tables if it is new, and read all of it once if it is to be checked.
+
+        Args:
+            made: what new tables say of themselves.
+            check: look for damage.
+
+        Raises:
+            PrimaryLocked, PrimaryDamaged, NoRoom: see :mod:`projections.faults`.
+        """
+        await self._submit(lambda: self._open(made, check=check))
+
+    async def told(self) -> None:
+        """Remember that it was said on the bus that the tables are new."""
+
+        def work(connection: duckdb.DuckDBPyConnection) -> None:
+            connection.execute("UPDATE hot.made SET told = true")
+
+        await self.run(work)
+        self.made = msgspec.structs.replace(self.made, told=True)
+
+    async def run(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Do something with the writing connection, in its thread, after what is under way there.
+
+        Raises:
+            PrimaryError: the file is the reason why it failed.
+            duckdb.Error: the statement is.
+        """
+        return await self._submit(lambda: self._translated(work))
+
+    async def apply(self, batch: pa.Table, positions: Mapping[str, Position]) -> None:
+        """One transaction: rows of the log into all tables, and how far that gets the streams.
+
+        Args:
+            batch: columns of :data:`projections.log.LOG`, of any of the streams.
+            positions: of each stream that has rows in it, its last message.
+        """
+
+        def work(connection: duckdb.DuckDBPyConnection) -> None:
+            with self.batch(connection, batch), transaction(connection):
+                fold.apply(connection)
+                write_positions(connection, positions)
+
+        await self.run(work)
+
+    async def positions(self) -> dict[str, Position]:
+        """How far each stream is."""
+        return await self.run(read_positions)
+
+    async def checkpoint(self) -> None:
+        """Move what the write-ahead log holds into the file.
+
+        Raises:
+            Busy: a query is in the way; nothing has changed.
+        """
+
+        def work(connection: duckdb.DuckDBPyConnection) -> None:
+            connection.execute(f"CHECKPOINT {CATALOG}")
+
+        await self.run(work)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A session of its own for queries: sees what was committed before each of its transactions. To be closed by its user.
+
+        It can write; who hands it to others makes it read-only (``BEGIN TRANSACTION READ ONLY``).
+
+        Raises:
+            PrimaryInvalidated: the file is being opened again, or closed.
+        """
+        if self._spare is None:
+            raise faults.PrimaryInvalidated(f"expected {self.file} to be open, got: it is not just now; ask again")
+        session = self._spare.cursor()
+        session.execute(f"USE {CATALOG}")
+        return session
+
+    @staticmethod
+    @contextmanager
+    def batch(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> Iterator[None]:
+        """Let the statements of the fold see these rows as the relation ``batch``."""
+        connection.register("batch", rows)
+        try:
+            yield
+        finally:
+            connection.unregister("batch")
+
+    async def close(self) -> None:
+        """Close the file, after what is under way."""
+        await self._submit(self._close)
+
+    async def end(self) -> None:
+        """Close for good."""
+        await self.close()
+        self._worker.shutdown(wait=False)
+
+    async def _submit(self, work: Callable[[], T]) -> T:
+        future = asyncio.get_running_loop().run_in_executor(self._worker, work)
+        try:
+            # A transaction cannot be broken off half-way by whoever no longer waits for it.
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+
+    def _translated(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        if self._connection is None:
+            raise faults.PrimaryInvalidated(f"expected {self.file} to be open, got: it is not")
+        try:
+            return work(self._connection)
+        except duckdb.Error as exc:
+            fault = faults.translate(exc, self.file)
+            if fault is None:
+                raise
+            raise fault from exc
+
+    def _open(self, made: Made, *, check: bool) -> None:
+        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spill = self.file.with_suffix(".spill")
+        shutil.rmtree(spill, ignore_errors=True)  # of a process that was killed
+        connection = duckdb.connect(
+            config={
+                "memory_limit": f"{self._settings.memory_mb}MB",
+                "threads": self._settings.threads,
+                "temp_directory": str(spill),
+                # By whole file copies, which tolerate no checkpoint meanwhile: see the module's text.
+                "checkpoint_threshold": "1TB",
+                "preserve_insertion_order": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            }
+        )
+        try:
+            connection.execute(f"ATTACH {quoted(self.file)} AS {CATALOG} (STORAGE_VERSION '{STORAGE_VERSION}')")
+            connection.execute(f"USE {CATALOG}")
+            if not _tables(connection):
+                with transaction(connection):
+                    fold.create(connection)
+                    connection.execute(_POSITIONS)
+                    row = [
+                        made.version,
+                        made.made_at.astimezone(UTC).replace(tzinfo=None),
+                        made.why,
+                        made.aside,
+                        made.told,
+                    ]
+                    connection.execute("INSERT INTO hot.made VALUES (?, ?, ?, ?, ?)", row)
+            elif check:
+                _read_all(connection)
+            self.made = _made(connection)
+        except duckdb.Error as exc:
+            connection.close()
+            # A file that cannot be opened is of no use, whatever the reason says.
+            raise faults.translate(exc, self.file) or faults.PrimaryDamaged(
+                f"expected {self.file} to be a whole database, got: {exc}"
+            ) from exc
+        self._connection = connection
+        self._spare = connection.cursor()
+
+    def _close(self) -> None:
+        for session in (self._spare, self._connection):
+            if session is not None:
+                session.close()
+        self._connection = self._spare = None
+
+
+@contextmanager
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Everything within, or nothing."""
+    connection.execute("BEGIN TRANSACTION")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A commit that failed, or a file that failed, has rolled back already.
+        with suppress(duckdb.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def read_positions(connection: duckdb.DuckDBPyConnection) -> dict[str, Position]:
+    """How far each stream is, as the connection sees it."""
+    rows = connection.execute("SELECT stream, seq, stored_us, era FROM hot.positions").fetchall()
+    return {stream: Position(seq, stored_us, era) for stream, seq, stored_us, era in rows}
+
+
+def write_positions(connection: duckdb.DuckDBPyConnection, positions: Mapping[str, Position]) -> None:
+    """Set positions, within the caller's transaction."""
+    for stream, position in positions.items():
+        # Not an UPDATE: those are in the way of a checkpoint for as long as somebody reads.
+        connection.execute("DELETE FROM hot.positions WHERE stream = ?", [stream])
+        connection.execute(
+            "INSERT INTO hot.positions VALUES (?, ?, ?, ?)", [stream, position.seq, position.stored_us, position.era]
+        )
+
+
+def set_aside(file: Path, why: str, now: datetime) -> Path:
+    """Rename a primary that is closed, with its write-ahead log: ``primary.<why>-<time>.duckdb``; its new name."""
+    aside = file.with_name(f"{file.stem}.{why}-{now:%Y%m%dT%H%M%S%f}{file.suffix}")
+    for each in (file, wal(file)):
+        if each.exists():
+            each.replace(wal(aside) if each == wal(file) else aside)
+    return aside
+
+
+def wal(file: Path) -> Path:
+    """The write-ahead log of a database file."""
+    return file.with_name(f"{file.name}.wal")
+
+
+def quoted(value: object) -> str:
+    """A text as SQL."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _tables(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+    found = "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ? ORDER BY ALL"
+    return connection.execute(found, [CATALOG]).fetchall()
+
+
+def _made(connection: duckdb.DuckDBPyConnection) -> Made:
+    """Which tables these are; of no version for a file that is not ours, or whose own account cannot be read any more."""
+    try:
+        row = connection.execute("SELECT version, made_at, why, aside, told FROM hot.made").fetchone()
+    except (duckdb.CatalogException, duckdb.BinderException):
+        row = None
+    if row is None:
+        return Made(version="", made_at=datetime.min.replace(tzinfo=UTC))
+    version, made_at, why, aside, told = row
+    return Made(version=version, made_at=made_at.replace(tzinfo=UTC), why=why, aside=aside, told=told)
+
+
+def _read_all(connection: duckdb.DuckDBPyConnection) -> None:
+    """Have every block of every table read once: each has a checksum."""
+    for schema, table in _tables(connection):
+        connection.execute(f'SELECT bit_xor(hash(t)) FROM "{schema}"."{table}" AS t').fetchall()  # noqa: S608 (its own names)

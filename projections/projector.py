@@ -1,0 +1,422 @@
+"""The projector: follows the event streams and keeps the tables in step with them. No side effects but its own tables.
+
+::
+
+    INVOCATIONS ─┐ Follower   decode                        one worker thread
+    CONTROL      ├─────────> rows of the log ──> Buffer ──> one transaction a batch: rows and positions
+    DEAD_LETTERS │                                              │ changed
+    ADVISORIES  ─┘                                              └──> Snapshot: fleet.duckdb, at a pace
+
+Where it stands is in the file, so an end at any moment repeats nothing and skips nothing. What is wrong with the file is met
+in one way: everything is dropped, the file opened again or made anew, and the streams read on from what it says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+import duckdb
+import msgspec
+import pyarrow as pa
+import structlog
+
+from bus import errors
+from bus.author import Author
+from bus.connection import Connection
+from bus.events import projection as ev
+from bus.follower import Follower
+from bus.ids import key_id
+from bus.store import Store
+from bus.wire import Delivery
+from projections import faults, reject, snapshot, streams
+from projections.buffer import BATCH, Buffer
+from projections.database import VERSION, Database, Position, Settings
+from projections.decode import decode
+from projections.log import STREAMS
+from projections.primary import FORMER, Files, Primary
+from projections.snapshot import Pace, Snapshot
+from projections.streams import AnotherHistory, Lag
+
+log = structlog.get_logger()
+
+#: Seconds from the end of a transaction to the next one that does not fill a batch: a transaction costs the same for 1 event.
+LINGER_S = 0.1
+#: Messages that are decoded in one piece: the event loop waits as long.
+CHUNK = 4_000
+#: Messages that may be on their way from the server, and bytes that one pull brings.
+CAPACITY = 20_000
+PULL_BYTES = 16 * 1024 * 1024
+#: Seconds until something that does not work is tried again, at first and at most.
+_AGAIN_S, _AGAIN_MOST_S = 0.25, 5.0
+#: What may stand still.
+_READING, _PUBLISHING = "reading", "publishing"
+#: Bytes that must fit on the disk before a full one is tried again.
+_PROBE = 4 * 1024 * 1024
+#: Seconds without news after which new tables look again what they are to reach.
+_LOOK_S = 1.0
+
+
+class History(Protocol):
+    """What was moved out of the streams and of the primary."""
+
+    async def restore(self, database: Database) -> None:
+        """Fill new tables with all that is archived, and set their positions."""
+        ...
+
+    async def tend(self, database: Database) -> None:
+        """Move out what may be. Called between changes, before a copy is published."""
+        ...
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How the projector stands."""
+
+    #: ``starting``, ``building`` (new tables have not caught up yet), ``following`` or ``stalled``.
+    state: str
+    #: What a person has to know or do; empty for nothing.
+    problem: str
+    lags: tuple[Lag, ...]
+    version: str
+    #: The published copy; None before the first one of this process.
+    published: Snapshot | None = None
+    #: Seconds between two copies at present.
+    period_s: float = 0.0
+
+    @property
+    def behind(self) -> int:
+        """Events that are not in the tables yet."""
+        return sum(lag.behind for lag in self.lags)
+
+    @property
+    def seconds(self) -> float:
+        """Age of the oldest of them."""
+        return max((lag.seconds for lag in self.lags), default=0.0)
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a projector works."""
+
+    files: Files
+    #: Names it on the bus: a subject token.
+    seat: str
+    settings: Settings = Settings()
+    pace: Pace = Pace()
+    linger_s: float = LINGER_S
+
+
+class Projector:
+    """Reads, applies, publishes."""
+
+    def __init__(
+        self, connection: Connection, store: Store, author: Author, options: Options, history: History | None = None
+    ) -> None:
+        self._connection = connection
+        self._store = store
+        self._author = author
+        self._options = options
+        self._history = history
+        self.primary = Primary(options.files, options.settings, author.now)
+        self._followers: dict[str, Follower] = {}
+        #: When each stream was made.
+        self._eras: dict[str, str] = {}
+        self._buffer = Buffer()
+        self._changed = asyncio.Event()
+        self._state = "starting"
+        #: What stands still -> (why, loop time since when).
+        self._stalls: dict[str, tuple[str, float]] = {}
+        #: What new tables must reach; empty when they have.
+        self._goal: dict[str, int] = {}
+        #: How far each stream is in the tables.
+        self.positions: dict[str, Position] = {}
+        #: Messages applied since the start.
+        self.applied = 0
+        self.published: Snapshot | None = None
+        self._period_s = options.pace.least_s
+        self._last_at: datetime | None = None
+
+    async def run(self) -> None:
+        """For ever.
+
+        Raises:
+            duckdb.Error: a statement of ours is wrong, whatever it is given.
+        """
+        pause = _AGAIN_S
+        try:
+            while True:
+                before = self.applied
+                try:
+                    await self._cycle()
+                except faults.NoRoom as exc:
+                    await self._stall(_READING, str(exc))
+                    await self._room()
+                except (faults.PrimaryLocked, errors.ServerError) as exc:
+                    await self._stall(_READING, str(exc))
+                    await asyncio.sleep(pause)
+                except errors.BusUnreachable as exc:
+                    log.warning("projector_waits", error=str(exc))
+                    await asyncio.sleep(pause)
+                except AnotherHistory as exc:
+                    await self.primary.renew(str(exc), FORMER)
+                except faults.PrimaryDamaged as exc:
+                    # Found while it was in use: the next look reads all of it.
+                    log.error("primary_damaged", error=str(exc))
+                    self.primary.doubt()
+                except faults.PrimaryInvalidated as exc:
+                    log.warning("primary_opened_again", error=str(exc))
+                pause = _AGAIN_S if self.applied > before else min(_AGAIN_MOST_S, pause * 2)
+        finally:
+            await self.primary.close()
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A session for queries; see :meth:`projections.database.Database.cursor`."""
+        return self.primary.cursor()
+
+    @property
+    def waiting(self) -> int:
+        """Messages that were read and are not in the tables yet."""
+        return self._buffer.count
+
+    @property
+    def last_answer_at(self) -> float | None:
+        """Loop time at which the server last said something on the stream that has been silent for longest."""
+        answers = [follower.last_answer_at for follower in self._followers.values()]
+        known = [answer for answer in answers if answer is not None]
+        return min(known) if known and len(known) == len(STREAMS) else None
+
+    @property
+    def last_message_at(self) -> datetime | None:
+        """When rows were last applied."""
+        return self._last_at
+
+    async def status(self) -> Status:
+        """How it stands, by what the server says now.
+
+        Raises:
+            ServerError, Unanswered: it does not say.
+        """
+        return Status(
+            state="stalled" if self._stalls else self._state,
+            problem="; ".join(why for why, _ in self._stalls.values()),
+            lags=await self._lags(),
+            version=VERSION,
+            published=self.published,
+            period_s=self._period_s,
+        )
+
+    async def _lags(self) -> tuple[Lag, ...]:
+        now = self._author.now()
+        looks = (streams.lag(self._connection, stream, self.positions.get(stream), now) for stream in STREAMS)
+        return tuple(await asyncio.gather(*looks))
+
+    async def _cycle(self) -> None:
+        """Open the file, and read and apply until something is wrong."""
+        await self.primary.open()
+        building = self.primary.building
+        self._state = "building" if building else "following"
+        if building and self._history is not None and not await self.primary.database.positions():
+            await self._history.restore(self.primary.database)
+        self.positions = await self.primary.database.positions()
+        self._eras = {
+            stream: await streams.identify(self._connection, stream, self.positions.get(stream)) for stream in STREAMS
+        }
+        self._goal = {s: await streams.last(self._connection, s) for s in STREAMS} if building else {}
+        self._buffer = Buffer()
+        self._changed = asyncio.Event()
+        self._changed.set()
+        work = [self._write(), self._publish(), *(self._read(stream) for stream in STREAMS)]
+        tasks = [asyncio.create_task(each) for each in work]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._followers.clear()
+
+    async def _read(self, stream: str) -> None:
+        """Messages of one stream, from its position on."""
+        position = self.positions.get(stream) or Position(0, 0, self._eras[stream])
+
+        async def begin() -> None:
+            at = self.positions.get(stream, position)
+            await streams.identify(self._connection, stream, at)
+
+        self._followers[stream] = follower = Follower(
+            self._connection,
+            stream,
+            [],
+            start=position.seq + 1,
+            capacity=CAPACITY,
+            max_bytes=max(PULL_BYTES, 2 * self._connection.nc.max_payload),
+            on_begin=begin,
+        )
+        async for batch in follower.batches(CAPACITY // 4):
+            await self._buffer.put(stream, batch)
+            # What lies ready is taken without waiting: others have their turn in between.
+            await asyncio.sleep(0)
+
+    async def _write(self) -> None:
+        """Apply what was read, one transaction after the other; the next one is made ready meanwhile."""
+        loop = asyncio.get_running_loop()
+        ended = float("-inf")
+        applying: asyncio.Task[None] | None = None
+        try:
+            while True:
+                if applying is not None and not self._buffer.count:
+                    await applying
+                    ended, applying = loop.time(), None
+                if applying is None:
+                    await self._reach()
+                    await self._buffer.wait(1, _LOOK_S if self._goal else None)
+                    if not self._buffer.count:
+                        await self._look_again()
+                        continue
+                    await self._buffer.wait(BATCH, max(0.0, ended + self._options.linger_s - loop.time()))
+                rows, positions = await self._decoded(await self._buffer.take())
+                if applying is not None:
+                    await applying
+                    ended = loop.time()
+                applying = asyncio.create_task(self._apply(rows, positions))
+        finally:
+            if applying is not None:
+                applying.cancel()
+                await asyncio.gather(applying, return_exceptions=True)
+
+    async def _decoded(self, taken: dict[str, list[Delivery]]) -> tuple[pa.Table, dict[str, Position]]:
+        """Messages as rows, and where they lead."""
+        tables: list[pa.Table] = []
+        positions: dict[str, Position] = {}
+        for stream, deliveries in taken.items():
+            for start in range(0, len(deliveries), CHUNK):
+                tables.append(decode(stream, deliveries[start : start + CHUNK]))
+                await asyncio.sleep(0)
+            last = deliveries[-1]
+            positions[stream] = Position(last.seq, last.stored_ns // 1000, self._eras[stream])
+        return pa.concat_tables(tables), positions
+
+    async def _apply(self, rows: pa.Table, positions: dict[str, Position]) -> None:
+        """One transaction."""
+        database = self.primary.database
+        try:
+            await database.apply(rows, positions)
+        except duckdb.Error as exc:
+            # Not the file: something in a row that no table can hold. It is found, rejected, and everything else applied.
+            log.error("batch_refused", rows=rows.num_rows, error=str(exc))
+            await reject.divide(database, rows, self._eras, exc)
+        self.positions = self.positions | positions
+        self.applied += rows.num_rows
+        self._last_at = self._author.now()
+        await self._resume(_READING)
+        self._changed.set()
+
+    async def _reach(self) -> None:
+        """Switch to new tables that have caught up."""
+        if not self.primary.building or any(
+            self.positions[stream].seq < goal if stream in self.positions else goal > 0
+            for stream, goal in self._goal.items()
+        ):
+            return
+        while True:
+            try:
+                await self.primary.switch()
+            except faults.Busy:
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                break
+        self._goal = {}
+        self._state = "following"
+        self._changed.set()
+        await self._tell()
+
+    async def _look_again(self) -> None:
+        """What new tables must reach may be gone meanwhile: trimmed or deleted."""
+        for stream, goal in self._goal.items():
+            self._goal[stream] = min(goal, await streams.last(self._connection, stream))
+
+    async def _tell(self) -> None:
+        """Say once that the tables are new."""
+        made = self.primary.database.made
+        if not made.why or made.told:
+            return
+        took = (self._author.now() - made.made_at).total_seconds()
+        event = ev.Rebuilt(why=made.why, aside=made.aside, version=made.version, took_s=round(max(0.0, took), 3))
+        # The id is theirs: saying it again after a crash is saying it once.
+        id_ = key_id("projection.rebuilt", f"{self._options.seat}/{made.made_at.isoformat()}")
+        await self._store.append(self._author.control(self._options.seat, event, event_id=id_))
+        await self.primary.database.told()
+
+    async def _publish(self) -> None:
+        """Copies for everybody, at the pace."""
+        loop = asyncio.get_running_loop()
+        after = float("-inf")
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(max(0.0, after - loop.time()))
+            self._changed.clear()
+            if self.primary.building:
+                continue
+            began = loop.time()
+            try:
+                if self._history is not None:
+                    await self._history.tend(self.primary.database)
+                self.published = await snapshot.publish(
+                    self.primary.database,
+                    self._options.files.published,
+                    await self._lags(),
+                    host=self._options.seat,
+                    pause_s=self._period_s,
+                    now=self._author.now(),
+                )
+            except faults.Busy:
+                after = loop.time() + _AGAIN_S
+                self._changed.set()
+            except faults.NoRoom as exc:
+                await self._stall(_PUBLISHING, str(exc))
+                after = loop.time() + self._options.pace.least_s
+                self._changed.set()
+            else:
+                self._period_s = self._options.pace.period(self.published.took_s)
+                after = began + self._period_s
+                await self._resume(_PUBLISHING)
+
+    async def _stall(self, what: str, why: str) -> None:
+        """Say what is in the way, once."""
+        known = self._stalls.get(what)
+        self._stalls[what] = (why, known[1] if known is not None else asyncio.get_running_loop().time())
+        if known is None:
+            log.error("projector_stalled", what=what, why=why)
+            await self._say(ev.Stalled(what=what, why=why))
+
+    async def _resume(self, what: str) -> None:
+        known = self._stalls.pop(what, None)
+        if known is not None:
+            stalled_s = round(asyncio.get_running_loop().time() - known[1], 3)
+            log.info("projector_resumed", what=what, stalled_s=stalled_s)
+            await self._say(ev.Resumed(what=what, stalled_s=stalled_s))
+
+    async def _say(self, event: ev.Stalled | ev.Resumed) -> None:
+        try:
+            await self._store.append(self._author.control(self._options.seat, event))
+        except errors.BusError as exc:
+            log.warning("projection_event_unwritten", error=str(exc))
+
+    async def _room(self) -> None:
+        """Wait until the disk takes something again."""
+        while not await asyncio.to_thread(_has_room, self._options.files.folder):
+            await asyncio.sleep(1.0)
+
+
+def _has_room(folder: Path) -> bool:
+    probe = folder / ".room"
+    try:
+        probe.write_bytes(bytes(_PROBE))
+    except OSError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+    return True
