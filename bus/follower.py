@@ -8,7 +8,7 @@ where it starts after a restart is the reader's own business (a checkpoint).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 import structlog
 
@@ -30,12 +30,34 @@ class Follower:
     """``async for batch in follower.batches()``: lists of deliveries, never empty."""
 
     def __init__(
-        self, connection: Connection, stream: str, filters: Sequence[str], *, start: int = 1, capacity: int = CAPACITY
+        self,
+        connection: Connection,
+        stream: str,
+        filters: Sequence[str],
+        *,
+        start: int = 1,
+        capacity: int = CAPACITY,
+        max_bytes: int = 0,
+        on_begin: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """Follow from a sequence on.
+
+        Args:
+            connection: to the server.
+            stream: its name.
+            filters: subjects; none for all of them.
+            start: the first sequence that is wanted.
+            capacity: messages that may wait here or be worked on.
+            max_bytes: bytes that one pull may bring; 0 for any number.
+            on_begin: awaited each time a consumer has been made and before anything of it is handed out: it may find
+                that the stream is not the one that was followed before, and raise.
+        """
         self._connection = connection
         self.stream = stream
         self._filters = list(filters)
         self._capacity = capacity
+        self._max_bytes = max_bytes
+        self._on_begin = on_begin
         #: Sequence of the last message handed out.
         self.position = start - 1
         #: Messages that wait in the stream behind the last one delivered.
@@ -66,9 +88,8 @@ class Follower:
                     await self._end()
                 elif batch:
                     yield batch
-                    for _ in batch:
-                        if self._puller is not None:
-                            self._puller.done()
+                    if self._puller is not None:
+                        self._puller.done(len(batch))
         finally:
             await self._end()
 
@@ -126,7 +147,11 @@ class Follower:
             capacity=self._capacity,
             on_message=queue.put_nowait,
             on_lost=lambda _why: queue.put_nowait(None),
+            max_bytes=self._max_bytes,
         )
+        # After the consumer is there: a stream that is made anew from now on takes it along, and that is noticed.
+        if self._on_begin is not None:
+            await self._on_begin()
         await self._puller.open()
 
     async def _create(self, config: dict[str, object]) -> str:

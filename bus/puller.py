@@ -31,13 +31,15 @@ EXPIRES_S = 5.0
 _LATE_S = 2.0
 #: Seconds to wait after a refused pull.
 _REFUSED_S = 0.25
+#: How the server ends a pull that has brought as many messages or bytes as it may: no refusal.
+_FULL = ("Batch Completed", "Message Size Exceeds MaxBytes")
 
 
 class Puller:
     """Keeps pulls open so that at most `capacity` messages are asked for or being worked on.
 
     `on_message` is called on the event loop for each delivery and must not wait; whoever has worked one off calls
-    :meth:`done`. `on_lost` is called when the consumer is gone.
+    :meth:`done`. `on_lost` is called when the consumer is gone. `max_bytes` bounds what one pull may bring; 0 does not.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Puller:
         capacity: int,
         on_message: Callable[[wire.Delivery], None],
         on_lost: Callable[[str], None] | None = None,
+        max_bytes: int = 0,
     ) -> None:
         self._connection = connection
         self._nc = connection.nc
@@ -57,6 +60,7 @@ class Puller:
         self.capacity = capacity
         self._on_message = on_message
         self._on_lost = on_lost
+        self._limits = {"expires": int(EXPIRES_S * 1e9)} | ({"max_bytes": max_bytes} if max_bytes else {})
         self._prefix = self._nc.new_inbox() + "."
         #: The connection's `up_since` under which the present pulls were asked.
         self._since = connection.up_since
@@ -108,9 +112,9 @@ class Puller:
         if self._inbox is not None:
             await self._nc.unsink(self._inbox)
 
-    def done(self) -> None:
-        """One message is worked off: there is room for another."""
-        self.working -= 1
+    def done(self, count: int = 1) -> None:
+        """Messages are worked off: there is room for as many others."""
+        self.working -= count
         if self._want() >= self._enough():
             self._wake.set()
 
@@ -156,7 +160,7 @@ class Puller:
         token = f"{self._prefix}{self._count}"
         self._asked += batch
         self._open[token] = (batch, self._loop.time() + EXPIRES_S + _LATE_S)
-        body = msgspec.json.encode({"batch": batch, "expires": int(EXPIRES_S * 1e9)})
+        body = msgspec.json.encode({"batch": batch} | self._limits)
         try:
             self._nc.send(self._subject, body, reply=token)
         except (driver.ConnectionClosedError, driver.OutboundBufferLimitError):
@@ -196,7 +200,8 @@ class Puller:
             return
         self.last_empty_at = now
         self._settle(token, int(headers.get("Nats-Pending-Messages", self._open.get(token, (0, 0))[0])))
-        if status in ("503", "409"):
+        full = description in _FULL
+        if status == "503" or (status == "409" and not full):
             # It would be refused again at once: a missing consumer is asked for a few times a second, and not without end.
             self._not_before = now + _REFUSED_S
         gone = status == "503" or (status == "409" and "Deleted" in description)
