@@ -16,6 +16,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
+import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -41,6 +44,8 @@ CATALOG = "primary_file"
 STORAGE_VERSION = "v1.5.0"
 #: Megabytes that DuckDB may use before it writes to its folder for what does not fit.
 MEMORY_MB = 256
+#: Seconds between two tries to close what is in the middle of something.
+_BUSY_S = 0.005
 #: Threads of DuckDB; the worker thread is one of them.
 THREADS = 2
 
@@ -92,6 +97,9 @@ class Database:
         self._connection: duckdb.DuckDBPyConnection | None = None
         #: Never runs anything itself: cursors for queries are made from it, whatever the worker does meanwhile.
         self._spare: duckdb.DuckDBPyConnection | None = None
+        self._handing_out = threading.Lock()
+        #: What was handed out and is still used.
+        self._sessions: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
         self.made = Made(version="", made_at=datetime.min.replace(tzinfo=UTC))
 
     async def open(self, made: Made, *, check: bool = True) -> None:
@@ -163,9 +171,12 @@ class Database:
         Raises:
             PrimaryInvalidated: the file is being opened again, or closed.
         """
-        if self._spare is None:
-            raise faults.PrimaryInvalidated(f"expected {self.file} to be open, got: it is not just now; ask again")
-        session = self._spare.cursor()
+        # From any thread: a connection that is busy with one call refuses another one.
+        with self._handing_out:
+            if self._spare is None:
+                raise faults.PrimaryInvalidated(f"expected {self.file} to be open, got: it is not just now; ask again")
+            session = self._spare.cursor()
+            self._sessions.add(session)
         session.execute(f"USE {CATALOG}")
         return session
 
@@ -180,7 +191,7 @@ class Database:
             connection.unregister("batch")
 
     async def close(self) -> None:
-        """Close the file, after what is under way."""
+        """Close the file, after the batch that is under way; queries are interrupted."""
         await self._submit(self._close)
 
     async def end(self) -> None:
@@ -252,10 +263,23 @@ class Database:
         self._spare = connection.cursor()
 
     def _close(self) -> None:
-        for session in (self._spare, self._connection):
-            if session is not None:
-                session.close()
+        connection, spare = self._connection, self._spare
         self._connection = self._spare = None
+        if connection is None or spare is None:
+            return
+        # Closing a connection closes its cursors, and is refused while one of them is in the middle of something.
+        while True:
+            with self._handing_out:
+                for session in list(self._sessions):
+                    session.interrupt()
+                try:
+                    spare.close()
+                    connection.close()
+                except duckdb.ResourceInUseException:
+                    pass
+                else:
+                    return
+            time.sleep(_BUSY_S)
 
 
 @contextmanager

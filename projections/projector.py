@@ -14,7 +14,7 @@ in one way: everything is dropped, the file opened again or made anew, and the s
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -37,8 +37,9 @@ from projections.database import VERSION, Database, Position, Settings
 from projections.decode import decode
 from projections.log import STREAMS
 from projections.primary import FORMER, Files, Primary
-from projections.snapshot import Pace, Snapshot
-from projections.streams import AnotherHistory, Lag
+from projections.snapshot import Pace
+from projections.standing import Lag, Snapshot, State, Status
+from projections.streams import AnotherHistory
 
 log = structlog.get_logger()
 
@@ -71,31 +72,6 @@ class History(Protocol):
         ...
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """How the projector stands."""
-
-    #: ``starting``, ``building`` (new tables have not caught up yet), ``following`` or ``stalled``.
-    state: str
-    #: What a person has to know or do; empty for nothing.
-    problem: str
-    lags: tuple[Lag, ...]
-    version: str
-    #: The published copy; None before the first one of this process.
-    published: Snapshot | None = None
-    #: Seconds between two copies at present.
-    period_s: float = 0.0
-
-    @property
-    def behind(self) -> int:
-        """Events that are not in the tables yet."""
-        return sum(lag.behind for lag in self.lags)
-
-    @property
-    def seconds(self) -> float:
-        """Age of the oldest of them."""
-        return max((lag.seconds for lag in self.lags), default=0.0)
-
-
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How a projector works."""
 
@@ -124,7 +100,8 @@ class Projector:
         self._eras: dict[str, str] = {}
         self._buffer = Buffer()
         self._changed = asyncio.Event()
-        self._state = "starting"
+        self._copying = asyncio.Lock()
+        self._state = State.STARTING
         #: What stands still -> (why, loop time since when).
         self._stalls: dict[str, tuple[str, float]] = {}
         #: What new tables must reach; empty when they have.
@@ -180,11 +157,13 @@ class Projector:
         return self._buffer.count
 
     @property
-    def last_answer_at(self) -> float | None:
-        """Loop time at which the server last said something on the stream that has been silent for longest."""
+    def last_answer_at(self) -> datetime | None:
+        """When the server last said something on the stream on which it has been silent for longest."""
         answers = [follower.last_answer_at for follower in self._followers.values()]
         known = [answer for answer in answers if answer is not None]
-        return min(known) if known and len(known) == len(STREAMS) else None
+        if len(known) < len(STREAMS):
+            return None
+        return self._author.now() - timedelta(seconds=asyncio.get_running_loop().time() - min(known))
 
     @property
     def last_message_at(self) -> datetime | None:
@@ -198,7 +177,7 @@ class Projector:
             ServerError, Unanswered: it does not say.
         """
         return Status(
-            state="stalled" if self._stalls else self._state,
+            state=State.STALLED if self._stalls else self._state,
             problem="; ".join(why for why, _ in self._stalls.values()),
             lags=await self._lags(),
             version=VERSION,
@@ -215,7 +194,7 @@ class Projector:
         """Open the file, and read and apply until something is wrong."""
         await self.primary.open()
         building = self.primary.building
-        self._state = "building" if building else "following"
+        self._state = State.BUILDING if building else State.FOLLOWING
         if building and self._history is not None and not await self.primary.database.positions():
             await self._history.restore(self.primary.database)
         self.positions = await self.primary.database.positions()
@@ -329,7 +308,7 @@ class Projector:
             else:
                 break
         self._goal = {}
-        self._state = "following"
+        self._state = State.FOLLOWING
         self._changed.set()
         await self._tell()
 
@@ -350,6 +329,15 @@ class Projector:
         await self._store.append(self._author.control(self._options.seat, event, event_id=id_))
         await self.primary.database.told()
 
+    async def finish(self) -> None:
+        """Publish what is in the tables, at the end of the process.
+
+        Raises:
+            PrimaryError: it cannot be done now; the next start does it.
+        """
+        if self._changed.is_set() and self._state is State.FOLLOWING:
+            await self._copy()
+
     async def _publish(self) -> None:
         """Copies for everybody, at the pace."""
         loop = asyncio.get_running_loop()
@@ -362,16 +350,7 @@ class Projector:
                 continue
             began = loop.time()
             try:
-                if self._history is not None:
-                    await self._history.tend(self.primary.database)
-                self.published = await snapshot.publish(
-                    self.primary.database,
-                    self._options.files.published,
-                    await self._lags(),
-                    host=self._options.seat,
-                    pause_s=self._period_s,
-                    now=self._author.now(),
-                )
+                await self._copy()
             except faults.Busy:
                 after = loop.time() + _AGAIN_S
                 self._changed.set()
@@ -380,9 +359,24 @@ class Projector:
                 after = loop.time() + self._options.pace.least_s
                 self._changed.set()
             else:
-                self._period_s = self._options.pace.period(self.published.took_s)
                 after = began + self._period_s
                 await self._resume(_PUBLISHING)
+
+    async def _copy(self) -> None:
+        """Publish once; one copy at a time."""
+        async with self._copying:
+            database = self.primary.database
+            if self._history is not None:
+                await self._history.tend(database)
+            self.published = await snapshot.publish(
+                database,
+                self._options.files.published,
+                await self._lags(),
+                host=self._options.seat,
+                pause_s=self._period_s,
+                now=self._author.now(),
+            )
+        self._period_s = self._options.pace.period(self.published.took_s)
 
     async def _stall(self, what: str, why: str) -> None:
         """Say what is in the way, once."""

@@ -23,7 +23,7 @@ import msgspec
 
 from projections import faults
 from projections.database import CATALOG, VERSION, Database, read_positions, transaction, wal
-from projections.streams import Lag
+from projections.standing import Lag, Snapshot
 
 #: Seconds between the beginnings of two copies, at least.
 LEAST_S = 2.0
@@ -43,15 +43,6 @@ class Pace(msgspec.Struct, frozen=True):
     def period(self, took_s: float) -> float:
         """Seconds from the beginning of a copy that took `took_s` to the beginning of the next one."""
         return max(self.least_s, took_s / self.share)
-
-
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A copy that was published."""
-
-    number: int
-    published_at: datetime
-    took_s: float
-    bytes: int
 
 
 async def publish(

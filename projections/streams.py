@@ -9,11 +9,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgspec
-
 from bus import errors, wire
 from bus.connection import Connection
 from projections.database import Position
+from projections.standing import Lag
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -21,21 +20,6 @@ _MICROSECOND = timedelta(microseconds=1)
 
 class AnotherHistory(errors.BusError):
     """A stream is not the one that the tables were made from."""
-
-
-class Lag(msgspec.Struct, frozen=True, kw_only=True):
-    """How far tables are behind a stream."""
-
-    stream: str
-    #: Last sequence in the tables, and in the stream.
-    seq: int
-    head: int
-    #: Sequences between them: messages that are not in the tables yet, or were never stored or are deleted.
-    behind: int
-    #: Age of the oldest of those messages; 0 for none.
-    seconds: float
-    #: When the last message in the tables was stored; None for none.
-    stored_at: datetime | None = None
 
 
 async def identify(connection: Connection, stream: str, position: Position | None) -> str:

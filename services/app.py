@@ -33,6 +33,7 @@ from services.declaration import apply_fleet
 from services.drill.schedule import Rounds
 from services.fleet.file import load
 from services.fleet.registry import Registry
+from services.fleet.spec import Projector as Tables
 from services.home import Home
 from services.launcher.main import Launcher, Options, daemons
 from services.quota.asking import WardenClient
@@ -48,7 +49,7 @@ from services.warden.warden import Warden
 
 log = structlog.get_logger()
 
-KINDS = ("launcher", "warden", "agent_runner")
+KINDS = ("launcher", "warden", "agent_runner", "projector")
 
 
 def requests_of(bus: Bus, registry: Registry) -> Requests:
@@ -151,6 +152,59 @@ async def start_runner(running: Daemon, agents: Credentials, folder: Path, *, on
     return runner
 
 
+async def start_projector(running: Daemon, *, memory_mb: int, publish_s: float) -> asyncio.Task[None]:
+    """Keeps the tables in step with the streams, and publishes copies; the task ends only by failing.
+
+    Args:
+        running: the daemon that it is.
+        memory_mb: what DuckDB may use.
+        publish_s: seconds between two published copies, at least.
+    """
+    # Arrow and DuckDB cost every other daemon memory and time to start.
+    from projections import database, primary, snapshot  # noqa: PLC0415
+    from projections.projector import Options as ProjectorOptions  # noqa: PLC0415
+    from projections.projector import Projector  # noqa: PLC0415
+    from services.projector import status  # noqa: PLC0415
+
+    bus = running.bus
+    await journal.wait_until_applied(bus)
+    home = Home(running.home)
+    projector = Projector(
+        bus.connection,
+        bus.store,
+        bus.author,
+        ProjectorOptions(
+            files=primary.Files(home.projections, home.tables),
+            seat=control_id(running.instance, running.host),
+            settings=database.Settings(memory_mb=memory_mb),
+            pace=snapshot.Pace(least_s=publish_s),
+        ),
+    )
+
+    def evidence() -> Evidence:
+        return Evidence(
+            last_message_at=projector.last_message_at,
+            last_empty_at=projector.last_answer_at,
+            in_flight=projector.waiting,
+            handled=projector.applied,
+        )
+
+    running.evidence = evidence
+    task = asyncio.create_task(projector.run(), name="projector")
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    running.teardown.push("projector", end)
+    running.teardown.push("last copy", projector.finish)
+    service = await status.serve(bus, projector)
+    running.teardown.push("status", service.stop)
+    await running.announce()
+    answer_freezes(running, Receipts(running))
+    return task
+
+
 def child_environment(agents: Credentials, home: Path) -> dict[str, str]:
     """What a handler's child process needs to reach the bus: as one who asks, not as the runner."""
     found = {"SYSTEMS_HOME": str(home), "NATS_URL": agents.url}
@@ -243,6 +297,14 @@ async def run_warden(home: Home, instance: str) -> None:
         await _until_stopped(running, task)
 
 
+async def run_projector(home: Home, instance: str, memory_mb: int, publish_s: float) -> None:
+    """The projector daemon."""
+    calm_collector()
+    async with daemon("projector", instance, home.path, credentials.load(home, "projector")) as running:
+        task = await start_projector(running, memory_mb=memory_mb, publish_s=publish_s)
+        await _until_stopped(running, task)
+
+
 def calm_collector() -> None:
     """Let the collector of reference cycles come less often, and never look at what was there from the start.
 
@@ -278,6 +340,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fleet", required=True, type=Path)
     parser.add_argument("--instance", default="launcher")
     parser.add_argument("--only", default="", metavar="PROJECT", help="an agent_runner's one project")
+    parser.add_argument("--memory-mb", type=int, default=Tables().memory_mb, help="what a projector's tables may use")
+    parser.add_argument(
+        "--publish-s", type=float, default=Tables().publish, help="seconds between a projector's copies"
+    )
     options = parser.parse_args(arguments)
     logs.configure()
     home = Home(options.home)
@@ -286,6 +352,8 @@ def main(arguments: list[str] | None = None) -> int:
         work = run_launcher(home, options.fleet.resolve())
     elif options.kind == "warden":
         work = run_warden(home, options.instance)
+    elif options.kind == "projector":
+        work = run_projector(home, options.instance, options.memory_mb, options.publish_s)
     else:
         work = run_runner(home, options.instance, options.fleet.resolve().parent, options.only)
     try:

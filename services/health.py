@@ -25,6 +25,8 @@ from services.freezes import Freeze
 from services.guards import proofs
 from services.guards.proofs import GuardLine
 from services.launcher.reporter import describe
+from services.projector import line as tables
+from services.projector.line import TablesLine
 from services.quota.lines import QuotaLine
 from services.warden import stranded
 from services.warden.warden import Facts
@@ -130,6 +132,8 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
     trips: tuple[TripLine, ...] = ()
     #: Spend caps; None when there are none, or nobody can tell.
     quota: tuple[QuotaLine, ...] | None = None
+    #: The projector's tables; None when nobody can tell, or there is none.
+    tables: TablesLine | None = None
     #: What could not be looked at, and why.
     unseen: tuple[str, ...] = ()
 
@@ -208,6 +212,8 @@ def judge(panel: Panel) -> tuple[Verdict, tuple[str, ...]]:
         for guard in panel.guards
         if guard.proof is not None and not guard.proof.passed
     ]
+    if panel.tables is not None and panel.tables.concern:
+        concern.append(panel.tables.concern)
     concern += [f"not seen: {what}" for what in panel.unseen]
     verdict = Verdict.ULTRA if ultra else Verdict.CONCERN if concern else Verdict.NOMINAL
     return verdict, tuple(ultra + concern)
@@ -257,6 +263,7 @@ async def gather(bus: Bus, registry: Registry) -> Panel:
         last_errors=_errors(facts),
         kill_switch=switch,
         quota=await _quota(bus, unseen),
+        tables=await tables.look(bus, beats, now, unseen),
         trips=tuple(
             TripLine(key=key, scope=trip.scope, sentence=trip.sentence)
             for key, trip in sorted((await bus.trips.all()).items())

@@ -7,7 +7,9 @@
     ├── run/             server.json (address and login), launcher.json, launcher.lock, launcher.sock
     ├── logs/            one file per process, and one rotated away (.1)
     ├── spool/           what could not be sent yet
-    └── credentials/     generated logins
+    ├── credentials/     generated logins
+    ├── projections/     the projector's tables, private to it
+    └── fleet.duckdb     a copy of them, for everybody at any time
 
 One launcher per home: it holds a lock that the kernel drops with the process, so a launcher that was killed is no obstacle.
 Two homes share nothing. Files are replaced whole: a reader sees the old or the new one, also after a power failure.
@@ -61,6 +63,9 @@ class Home:
         self.logs = self.path / "logs"
         self.spool = self.path / "spool"
         self.credentials = self.path / "credentials"
+        self.projections = self.path / "projections"
+        #: What `systems env` exports as SYSTEMS_DUCKDB.
+        self.tables = self.path / "fleet.duckdb"
         self.server_file = self.path / SERVER_FILE
         self.lock_file = self.run / "launcher.lock"
         self.launcher_file = self.run / "launcher.json"
@@ -80,7 +85,7 @@ class Home:
         Raises:
             HomeUnusable: they cannot.
         """
-        for directory in (self.path, self.nats, self.run, self.logs, self.spool, self.credentials):
+        for directory in (self.path, self.nats, self.run, self.logs, self.spool, self.credentials, self.projections):
             _make(directory)
         folder = self.socket.parent
         if folder != self.run:

@@ -12,6 +12,7 @@ from bus.flags import Mode
 from services.cli.output import age
 from services.guards.proofs import GuardLine
 from services.health import DaemonLine, Panel, State, Verdict
+from services.projector.line import TablesLine
 from services.quota import lines as quota
 from services.replay import Tally
 
@@ -128,11 +129,22 @@ def _facts(view: Panel) -> Table:
         style = "bold yellow" if line.tripped or line.problem else ""
         said = f"{line.scope} {line.window} {quota.text(line, view.at)}"
         table.add_row("spend" if place == 0 else "", Text(said, style=style))
+    if view.tables is not None:
+        table.add_row("tables", _tables(view.tables))
     for guard in view.guards:
         if guard.name != "kill switch":
             state = "armed" if guard.armed else "not armed: the warden is away"
             table.add_row(guard.name, _guard(guard, Text(state, style=_ARMED[guard.armed]), view.at))
     return table
+
+
+def _tables(line: TablesLine) -> Text:
+    """How far the tables are, and how old the copy is that everybody may open."""
+    text = Text(line.state.value, style="bold yellow" if line.concern else "")
+    text.append(f", {line.behind:,} events and {age(line.seconds)} behind" if line.behind else ", nothing behind")
+    if line.published_age_s is not None:
+        text.append(f" · published {age(line.published_age_s)} ago")
+    return text
 
 
 def _guard(guard: GuardLine, said: Text, now: datetime) -> Text:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -11,9 +10,6 @@ from cyclopts import Parameter
 from services.cli import output
 from services.cli.common import DEFAULTS, Common, Flag
 from services.cli.exits import Exit, UsageError
-
-#: Where the projector publishes its tables, below the home.
-SNAPSHOT = Path("fleet.duckdb")
 
 
 def env(*, common: Common = DEFAULTS) -> int:
@@ -28,7 +24,7 @@ def env(*, common: Common = DEFAULTS) -> int:
     from services.cli.session import locate  # noqa: PLC0415
 
     home, where = locate(common)
-    variables = context.exports(where, home.path) | {"SYSTEMS_DUCKDB": str(home.path.resolve() / SNAPSHOT)}
+    variables = context.exports(where, home.path) | {"SYSTEMS_DUCKDB": str(home.path.resolve() / home.tables.name)}
     if common.json:
         output.json(variables)
         return Exit.DONE

@@ -22,7 +22,20 @@ import msgspec
 
 from bus import errors
 from services.fleet import checks, durations, place
-from services.fleet.spec import Backoff, Cap, Drills, Fleet, Handler, Price, Project, Prompt, Restart, Role, Schedule
+from services.fleet.spec import (
+    Backoff,
+    Cap,
+    Drills,
+    Fleet,
+    Handler,
+    Price,
+    Project,
+    Projector,
+    Prompt,
+    Restart,
+    Role,
+    Schedule,
+)
 
 #: Bytes of a prompt: the event that records a change of the registry holds the whole text, and the server takes 1 MB.
 PROMPT_LIMIT = 512 * 1024
@@ -39,6 +52,7 @@ _DURATIONS = {
     (Schedule, "catch_up"),
     (Restart, "period"),
     (Drills, "every"),
+    (Projector, "publish"),
 }
 _HANDLERS: dict[str, type[msgspec.Struct]] = {
     str(kind.__struct_config__.tag): kind for kind in typing.get_args(Handler)

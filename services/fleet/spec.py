@@ -24,6 +24,8 @@ MAX_ACK_WAIT_S = 900.0
 MIN_ACK_WAIT_S = 1.0
 
 
+#: The least megabytes that DuckDB can fold a full batch in.
+MIN_MEMORY_MB = 64
 #: The project of drills, which no fleet file may name: the fleet's runners leave it alone, because its work kills runners.
 SANDBOX = "drill"
 
@@ -302,6 +304,17 @@ class Drills(_Table, frozen=True):
     every: Annotated[float, Meta(ge=60)] | None = None
 
 
+class Projector(_Table, frozen=True):
+    """The tables that answer questions: every event in DuckDB."""
+
+    #: Whether the fleet has any.
+    enabled: bool = True
+    #: Megabytes that DuckDB may use; what does not fit is written beside its file.
+    memory_mb: Annotated[int, Meta(ge=MIN_MEMORY_MB)] = 256
+    #: Seconds between two published copies, at least, while something changes.
+    publish: Annotated[float, Meta(ge=0.1)] = 2.0
+
+
 class Fleet(_Table, frozen=True):
     """A whole fleet file."""
 
@@ -312,6 +325,7 @@ class Fleet(_Table, frozen=True):
     drills: Drills = Drills()
     server: Server = Server()
     daemons: Daemons = Daemons()
+    projector: Projector = Projector()
 
     def roles(self) -> dict[tuple[str, str], Role]:
         """(project, role) -> Role, in the file's order."""

@@ -234,10 +234,19 @@ class Launcher:
 
 def daemons(fleet: Fleet, home: Home, file: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The daemons of a fleet in their order of start, as (name, command); `file` is the fleet file."""
-    names = ["warden", *(f"agent_runner-{n}" for n in range(1, fleet.daemons.agent_runner.instances + 1))]
     app = (sys.executable, "-m", "services.app")
     where = ("--home", str(home.path), "--fleet", str(file))
-    return tuple((name, (*app, name.partition("-")[0], *where, "--instance", name)) for name in names)
+
+    def command(name: str, *more: str) -> tuple[str, tuple[str, ...]]:
+        return name, (*app, name.partition("-")[0], *where, "--instance", name, *more)
+
+    tables = fleet.projector
+    found = [command("warden")]
+    if tables.enabled:
+        # It stops after the runners, and so sees what they did last.
+        found.append(command("projector", "--memory-mb", str(tables.memory_mb), "--publish-s", f"{tables.publish:g}"))
+    runners = range(1, fleet.daemons.agent_runner.instances + 1)
+    return (*found, *(command(f"agent_runner-{number}") for number in runners))
 
 
 def child_environment(environ: Mapping[str, str], home: Home) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""The projector daemon: events into tables, and answers out of them."""
