@@ -142,6 +142,8 @@ class Database:
 
         def work(connection: duckdb.DuckDBPyConnection) -> None:
             with self.batch(connection, batch), transaction(connection):
+                # Not by the fold: that runs over rows of the log as well, to make tables anew or as of a past moment.
+                connection.execute("INSERT INTO hot.log BY NAME SELECT * FROM batch")
                 fold.apply(connection)
                 write_positions(connection, positions)
 
@@ -271,7 +273,8 @@ class Database:
         while True:
             with self._handing_out:
                 for session in list(self._sessions):
-                    session.interrupt()
+                    with suppress(duckdb.ConnectionException):  # its user has closed it
+                        session.interrupt()
                 try:
                     spare.close()
                     connection.close()

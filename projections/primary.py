@@ -8,6 +8,8 @@ name. A process that dies in between goes on where it was: everything it needs t
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +23,8 @@ from projections.database import VERSION, Database, Made, Settings, wal
 
 log = structlog.get_logger()
 
+#: Seconds that a query waits for a file that is being opened.
+_PATIENCE_S = 5.0
 #: How a damaged file, and one of another history, are named when they are set aside.
 BROKEN, FORMER = "broken", "former"
 
@@ -57,14 +61,17 @@ class Primary:
         self._former: Database | None = None
         #: It was read as a whole by this process, and found good.
         self._checked = False
-
-    @property
-    def building(self) -> bool:
-        """Whether the tables are still to catch up for the first time."""
-        return self.database.file == self._files.next
+        self._open = threading.Event()
+        #: The tables are still to catch up for the first time.
+        self.building = False
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A session for queries: :meth:`projections.database.Database.cursor`."""
+        """A session for queries: :meth:`projections.database.Database.cursor`.
+
+        In a thread of its own it waits some seconds for a file that is just being opened; on the event loop it does not.
+        """
+        if not _on_loop():
+            self._open.wait(_PATIENCE_S)
         return (self._former or self.database).cursor()
 
     async def open(self) -> None:
@@ -74,6 +81,10 @@ class Primary:
             PrimaryLocked, NoRoom: see :mod:`projections.faults`.
         """
         await self.close()
+        await self._find()
+        self._open.set()
+
+    async def _find(self) -> None:
         if await self._go_on():
             return
         if not self._files.primary.exists():
@@ -91,7 +102,7 @@ class Primary:
             raise
         self._checked = True
         if database.made.version == VERSION:
-            self.database = database
+            self.database, self.building = database, False
             return
         self._former = database
         await self._begin(f"expected tables of version {VERSION}, got: {database.made.version or 'none of ours'}", "")
@@ -112,9 +123,10 @@ class Primary:
             await self.close()
             _remove(self._files.next)
             await self._begin(why, aside, named=True)
-            return
-        await self.close()
-        await self._begin(why, aside)
+        else:
+            await self.close()
+            await self._begin(why, aside)
+        self._open.set()
 
     async def switch(self) -> None:
         """Let the next file be the primary.
@@ -133,10 +145,13 @@ class Primary:
         _rename(self._files.next, self._files.primary)
         self.database = Database(self._files.primary, self._settings)
         await self.database.open(made, check=False)
+        self.building = False
+        self._open.set()
         log.info("tables_switched", version=made.version, why=made.why, aside=made.aside)
 
     async def close(self) -> None:
         """Close all files, after what is under way."""
+        self._open.clear()
         if self._former is not None:
             await self._former.end()
             self._former = None
@@ -162,7 +177,7 @@ class Primary:
             await database.end()
             _remove(self._files.next)
             return False
-        self.database = database
+        self.database, self.building = database, True
         if not database.made.aside and self._files.primary.exists():
             await self._serve_former()
         return True
@@ -186,9 +201,18 @@ class Primary:
         except BaseException:
             await database.end()
             raise
-        self.database = database
+        self.database, self.building = database, True
         if why:
             log.warning("tables_made_anew", why=why, aside=name)
+
+
+def _on_loop() -> bool:
+    """Whether the caller would hold up the event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _rename(file: Path, to: Path) -> None:

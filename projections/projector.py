@@ -197,10 +197,10 @@ class Projector:
         self._state = State.BUILDING if building else State.FOLLOWING
         if building and self._history is not None and not await self.primary.database.positions():
             await self._history.restore(self.primary.database)
-        self.positions = await self.primary.database.positions()
-        self._eras = {
-            stream: await streams.identify(self._connection, stream, self.positions.get(stream)) for stream in STREAMS
-        }
+        self.positions = {}
+        found = await self.primary.database.positions()
+        self._eras = {s: await streams.identify(self._connection, s, found.get(s)) for s in STREAMS}
+        self.positions = found
         self._goal = {s: await streams.last(self._connection, s) for s in STREAMS} if building else {}
         self._buffer = Buffer()
         self._changed = asyncio.Event()
