@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from bus.events import (
+    archive,
     daemon,
     deadletter,
     drill,
@@ -41,6 +42,7 @@ NOUNS: dict[str, dict[str, type[msgspec.Struct]]] = {
     "guard": guard.EVENTS,
     "drill": drill.EVENTS,
     "projection": projection.EVENTS,
+    "archive": archive.EVENTS,
 }
 
 #: CloudEvents type -> Struct of its data.
