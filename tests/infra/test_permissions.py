@@ -134,6 +134,22 @@ API = {
 }
 
 
+@pytest.mark.slow
+async def test_invocations_are_trimmed_by_the_projector_and_people_only(guarded: dict[str, Context]) -> None:
+    """Of all users the operator and the projector may purge INVOCATIONS, and the projector may purge no other stream."""
+    buses = {user: await of(guarded, user) for user in guarded}
+    try:
+        may = await asyncio.gather(*(may_ask(bus, "STREAM.PURGE.INVOCATIONS") for bus in buses.values()))
+        assert {user for user, allowed in zip(buses, may, strict=True) if allowed} == {"operator", "projector"}
+        others = [stream.name for stream in streams() if stream.name != "INVOCATIONS"]
+        assert not any(
+            await asyncio.gather(*(may_ask(buses["projector"], f"STREAM.PURGE.{name}") for name in others))
+        )
+    finally:
+        for bus in buses.values():
+            await bus.close()
+
+
 @pytest.mark.parametrize("user", PUBLISH)
 async def test_user_publishes_what_it_may_and_nothing_else(guarded: dict[str, Context], user: str) -> None:
     """Of each user's subjects the server takes exactly those that its table allows, and says at once which it does not."""
