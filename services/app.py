@@ -75,7 +75,8 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
     registry = Registry(bus.bucket("registry"))
     await registry.open()
     running.teardown.push("registry", registry.close)
-    warden = Warden(bus, registry, requests_of(bus, registry), Home(running.home).run)
+    home = Home(running.home)
+    warden = Warden(bus, registry, requests_of(bus, registry), home.run, home.archive)
     running.evidence = warden.evidence
     task = asyncio.create_task(warden.run(), name="warden")
 

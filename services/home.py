@@ -9,6 +9,7 @@
     ├── spool/           what could not be sent yet
     ├── credentials/     generated logins
     ├── projections/     the projector's tables, private to it
+    ├── archive/         history for ever: Parquet files of all event streams
     └── fleet.duckdb     a copy of them, for everybody at any time
 
 One launcher per home: it holds a lock that the kernel drops with the process, so a launcher that was killed is no obstacle.
@@ -64,6 +65,7 @@ class Home:
         self.spool = self.path / "spool"
         self.credentials = self.path / "credentials"
         self.projections = self.path / "projections"
+        self.archive = self.path / "archive"
         #: What `systems env` exports as SYSTEMS_DUCKDB.
         self.tables = self.path / "fleet.duckdb"
         self.server_file = self.path / SERVER_FILE

@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import msgspec
 
+from bus import subjects
 from bus.connection import Connection
 from bus.store import INVOCATIONS
 from projections.archive import manifest, register
@@ -108,6 +109,8 @@ def _unfinished(connection: duckdb.DuckDBPyConnection, up_to: int) -> tuple[int,
 async def of_consumers(connection: Connection, stream: str) -> list[Hold]:
     """What durable consumers have not handled yet. Ones that are not durable belong to readers that begin where they are.
 
+    A role's consumer does not count: it hands out work, and unfinished work holds by itself.
+
     Raises:
         BusError: the server does not answer.
     """
@@ -117,10 +120,17 @@ async def of_consumers(connection: Connection, stream: str) -> list[Hold]:
         page: dict[str, Any] = await connection.api(f"CONSUMER.LIST.{stream}", {"offset": offset})
         for info in page.get("consumers") or []:
             behind = info["num_pending"] + info["num_ack_pending"]
-            if info["config"].get("durable_name") and behind:
+            if info["config"].get("durable_name") and behind and not _of_role(info["config"]):
                 name, floor = info["name"], info["ack_floor"]["stream_seq"]
                 what = f"consumer {name} has {behind:,} messages to handle, from {floor + 1:,} on"
                 found.append(Hold(kind="consumer", lets_go=floor, what=what))
         offset += len(page.get("consumers") or [])
         if offset >= page["total"] or not page.get("consumers"):
             return found
+
+
+def _of_role(config: dict[str, Any]) -> bool:
+    tokens = str(config.get("filter_subject", "")).split(".")
+    if len(tokens) != 5 or tokens[3:] != ["*", "requested"]:
+        return False
+    return bool(config["durable_name"] == subjects.role_consumer(tokens[1], tokens[2]))

@@ -2,23 +2,26 @@
 
 It reads the log by itself and keeps its own checkpoint, because it is only there when something is capped. A restart reads
 what came since the checkpoint, at most :data:`SAVE_EVERY_S` of the log; without one, and after the calendar's time zone was
-changed, it reads the log from its beginning, at some 50,000 events a second. Until that is over nothing can be verified.
+changed, it reads the log from its beginning, at some 50,000 events a second, and what was trimmed of it from the archive.
+Until that is over nothing can be verified.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import structlog
 
-from bus import errors, wire
 from bus.connection import Connection
 from bus.follower import Follower
 from bus.store import INVOCATIONS, read
 from services.quota.spend import Claim, Price, Spend, Total, Windows
+from services.warden.past import Past
+from services.warden.reading import LogTrimmed, last, unbroken
 
 log = structlog.get_logger()
 
@@ -43,11 +46,20 @@ class _Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     minutes: dict[str, dict[int, int]]
 
 
+#: The archived records of the windows that count at present: of the stream created then, before a sequence.
+Earlier = Callable[[str, int], Awaitable[Past]]
+
+
 class Account:
     """Follows the log."""
 
-    def __init__(self, connection: Connection, file: Path, windows: Windows, price: Price, zone: str) -> None:
+    def __init__(
+        self, connection: Connection, file: Path, windows: Windows, price: Price, zone: str, earlier: Earlier
+    ) -> None:
         self._connection = connection
+        self._earlier = earlier
+        #: Why spend before the log's first message does not count, although its windows do; empty for nothing.
+        self.gap = ""
         self._file = file
         self._windows, self._price, self.zone = windows, price, zone
         self.spend = Spend(windows, price)
@@ -65,11 +77,24 @@ class Account:
 
     async def run(self) -> None:
         """For ever."""
+        while True:
+            try:
+                await self._fold()
+            except LogTrimmed as exc:
+                log.warning("spend_folded_anew", error=str(exc))
+                self.read.clear()
+
+    async def _fold(self) -> None:
         loop = asyncio.get_running_loop()
         info = await self._connection.api(f"STREAM.INFO.{INVOCATIONS}")
-        self._created, target = info["created"], info["state"]["last_seq"]
-        self.spend = self._load(target)
-        self._follower = Follower(self._connection, INVOCATIONS, ["inv.>"], start=self.spend.position + 1)
+        self._created, state = info["created"], info["state"]
+        target = await last(self._connection)
+        self.spend = self._load(state["first_seq"], state["last_seq"])
+        if not self.spend.position:
+            await self._recall(state["first_seq"])
+        start = max(self.spend.position, state["first_seq"] - 1)
+        self._follower = Follower(self._connection, INVOCATIONS, ["inv.>"], start=start + 1, on_begin=self._look_behind)
+        self.spend.position = start
         self._see(target)
         saved_at = loop.time()
         async for batch in self._follower.batches():
@@ -80,6 +105,9 @@ class Account:
                     continue
                 stored_at = datetime.fromtimestamp(delivery.stored_ns / 1e9, UTC)
                 self.spend.take(read(delivery.seq, delivery.subject, stored_at, delivery.data))
+            if not self.read.is_set() and self.spend.position >= target:
+                # Trimmed while it was read: what was skipped would never be seen to end.
+                await unbroken(self._connection, start)
             self._see(target)
             if loop.time() - saved_at > SAVE_EVERY_S:
                 self.save()
@@ -101,17 +129,27 @@ class Account:
             ServerError, Unanswered: the server does not say how long the log is.
         """
         await self.read.wait()
-        try:
-            # Not the stream's last sequence: its message may have been deleted, and would never come.
-            answer = await self._connection.api(f"STREAM.MSG.GET.{INVOCATIONS}", {"last_by_subj": "inv.>"})
-        except errors.ServerError as exc:
-            if exc.code != wire.Code.MESSAGE_NOT_FOUND:
-                raise
-            return
-        while self.spend.position < answer["message"]["seq"]:
+        # Not the stream's last sequence: its message may have been deleted, and would never come.
+        target = await last(self._connection)
+        while self.spend.position < target:
             await asyncio.sleep(_LOOK_S)
 
-    def _load(self, last_seq: int) -> Spend:
+    async def _look_behind(self) -> None:
+        await unbroken(self._connection, self._follower.position)
+
+    async def _recall(self, first: int) -> None:
+        """Without a checkpoint, and with the beginning of the log in the archive: fold what the archive has of windows that count."""
+        self.gap = ""
+        if first <= 1:
+            return
+        past = await self._earlier(self._created, first)
+        async for record in past.records():
+            self.spend.take(record)
+        self.gap = past.problem
+        if self.gap:
+            log.warning("spend_before_the_log_unknown", why=self.gap)
+
+    def _load(self, first_seq: int, last_seq: int) -> Spend:
         spend = Spend(self._windows, self._price)
         try:
             kept = msgspec.msgpack.decode(self._file.read_bytes(), type=_Checkpoint)
@@ -122,6 +160,12 @@ class Account:
             return spend
         if (kept.shape, kept.created, kept.zone) != (_SHAPE, self._created, self.zone) or kept.position > last_seq:
             log.warning("spend_checkpoint_of_another_log", file=str(self._file))
+            return spend
+        if kept.position + 1 < first_seq:
+            # Of what it holds as claimed the end may have been trimmed unseen.
+            log.warning(
+                "spend_checkpoint_before_the_log", file=str(self._file), position=kept.position, first=first_seq
+            )
             return spend
         spend.position = kept.position
         spend.totals, spend.trees, spend.claims, spend.minutes = kept.totals, kept.trees, kept.claims, kept.minutes

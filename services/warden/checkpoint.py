@@ -75,7 +75,7 @@ def save(file: Path, work: OpenWork, created: str, *, now: datetime, monotonic: 
     part.replace(file)
 
 
-def load(file: Path, created: str, last_seq: int, *, now: datetime, monotonic: float) -> OpenWork:
+def load(file: Path, created: str, first_seq: int, last_seq: int, *, now: datetime, monotonic: float) -> OpenWork:
     """The fold to go on from: the file's, if it is of this log, else an empty one."""
     work = OpenWork()
     try:
@@ -89,6 +89,10 @@ def load(file: Path, created: str, last_seq: int, *, now: datetime, monotonic: f
         return work
     if kept.shape != _SHAPE or kept.created != created or kept.position > last_seq:
         log.warning("checkpoint_of_another_log", file=str(file), action="folding the log from its beginning")
+        return work
+    if kept.position + 1 < first_seq:
+        # Of what it holds as unfinished the end may have been trimmed unseen; what is unfinished is all in the log.
+        log.warning("checkpoint_before_the_log", file=str(file), position=kept.position, first=first_seq)
         return work
     work.position = kept.position
     for item in kept.items:

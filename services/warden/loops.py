@@ -28,6 +28,7 @@ from services.daemon import Bus
 from services.fleet.registry import Registry
 from services.loop import breaker
 from services.loop.tree import Forest, Trip
+from services.warden.reading import LogTrimmed, unbroken
 
 log = structlog.get_logger()
 
@@ -80,13 +81,26 @@ class Loops:
             group.create_task(self._stop_for_ever())
 
     async def _follow(self) -> None:
+        while True:
+            try:
+                await self._fold()
+            except LogTrimmed as exc:
+                log.warning("trees_folded_anew", error=str(exc))
+                self._caught_up = False
+
+    async def _fold(self) -> None:
         loop = asyncio.get_running_loop()
         info = await self._bus.connection.api(f"STREAM.INFO.{INVOCATIONS}")
-        created, target = info["created"], info["state"]["last_seq"]
-        self.forest = self._load(created, target)
+        created, first, target = info["created"], info["state"]["first_seq"], info["state"]["last_seq"]
+        self.forest = self._load(created, first, target)
         async for record in self._bus.store.read(CONTROL, "ctl.loop.*.cleared"):
             self._clear(record.subject.split(".")[2], record.stored_at)
-        follower = Follower(self._bus.connection, INVOCATIONS, _SUBJECTS, start=self.forest.position + 1)
+        start = max(self.forest.position, first - 1)
+
+        async def look_behind() -> None:
+            await unbroken(self._bus.connection, follower.position)
+
+        follower = Follower(self._bus.connection, INVOCATIONS, _SUBJECTS, start=start + 1, on_begin=look_behind)
         if await self._nothing_after(self.forest.position):
             self._catch_up()
         saved_at = loop.time()
@@ -94,6 +108,8 @@ class Loops:
             for item in batch:
                 self.take(read(item.seq, item.subject, datetime.fromtimestamp(item.stored_ns / 1e9, UTC), item.data))
             if not self._caught_up and (follower.position >= target or follower.pending == 0):
+                # Trimmed while it was read: what was skipped would never be seen to end.
+                await unbroken(self._bus.connection, start)
                 self._catch_up()
             if loop.time() - saved_at > _SAVE_EVERY_S:
                 self._save(created)
@@ -170,7 +186,7 @@ class Loops:
             tree.clear()
             log.info("tree_cleared", root=root)
 
-    def _load(self, created: str, last_seq: int) -> Forest:
+    def _load(self, created: str, first_seq: int, last_seq: int) -> Forest:
         try:
             kept = msgspec.msgpack.decode(self._file.read_bytes(), type=Checkpoint)
         except FileNotFoundError:
@@ -180,6 +196,12 @@ class Loops:
             return Forest()
         if kept.shape != _SHAPE or kept.created != created or kept.forest.position > last_seq:
             log.warning("checkpoint_of_another_log", file=str(self._file), action="folding the log again")
+            return Forest()
+        if kept.forest.position + 1 < first_seq:
+            # Of what it holds as open the end may have been trimmed unseen; open trees are all in the log.
+            log.warning(
+                "checkpoint_before_the_log", file=str(self._file), position=kept.forest.position, first=first_seq
+            )
             return Forest()
         return kept.forest
 

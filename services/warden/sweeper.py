@@ -28,6 +28,7 @@ from services.daemon import Bus
 from services.fleet.registry import Registry
 from services.warden import checkpoint, stranded
 from services.warden.holders import Holders
+from services.warden.reading import LogTrimmed, last, unbroken
 from services.warden.work import Open, OpenWork
 
 log = structlog.get_logger()
@@ -88,11 +89,24 @@ class Sweeper:
             group.create_task(self._scan_for_ever())
 
     async def _follow_log(self) -> None:
+        while True:
+            try:
+                await self._fold_log()
+            except LogTrimmed as exc:
+                log.warning("log_folded_anew", error=str(exc))
+                self._caught_up.clear()
+
+    async def _look_behind(self) -> None:
+        await unbroken(self._bus.connection, self._log.position)
+
+    async def _fold_log(self) -> None:
         loop = asyncio.get_running_loop()
         info = await self._bus.connection.api(f"STREAM.INFO.{INVOCATIONS}")
-        created, target = info["created"], info["state"]["last_seq"]
-        self.work = checkpoint.load(self._file, created, target, now=self._bus.author.now(), monotonic=loop.time())
-        self._log = Follower(self._bus.connection, INVOCATIONS, ["inv.>"], start=self.work.position + 1)
+        created, first, end = info["created"], info["state"]["first_seq"], info["state"]["last_seq"]
+        target = await last(self._bus.connection)
+        self.work = checkpoint.load(self._file, created, first, end, now=self._bus.author.now(), monotonic=loop.time())
+        start = self.work.position = max(self.work.position, first - 1)
+        self._log = Follower(self._bus.connection, INVOCATIONS, ["inv.>"], start=start + 1, on_begin=self._look_behind)
         if self.work.position >= target:
             self._caught_up.set()
         saved_at = loop.time()
@@ -103,6 +117,8 @@ class Sweeper:
                 if rejected is not None:
                     self._reports.put_nowait(rejected)
             if not self._caught_up.is_set() and self._log.position >= target:
+                # Trimmed while it was read: what was skipped would never be seen to end.
+                await unbroken(self._bus.connection, start)
                 log.info("log_folded", sequence=self._log.position, unfinished=len(self.work.open))
                 self._caught_up.set()
             if loop.time() - saved_at > _SAVE_EVERY_S:

@@ -33,6 +33,7 @@ from services.quota.caps import Cover
 from services.quota.lines import QuotaLine
 from services.quota.spend import scopes
 from services.requests.requests import RequestRefused
+from services.warden import past
 from services.warden.account import Account
 from services.warden.auditor import Auditor
 
@@ -52,9 +53,18 @@ _TREE_TRIP = "tree."
 class Treasurer:
     """Looks after all caps."""
 
-    def __init__(self, bus: Bus, registry: Registry, folder: Path) -> None:
+    def __init__(self, bus: Bus, registry: Registry, folder: Path, archive: Path) -> None:
+        """Make it.
+
+        Args:
+            bus: everything on the bus.
+            registry: caps and prices.
+            folder: where the checkpoint is kept.
+            archive: where the log's trimmed beginning is, if it is on this machine.
+        """
         self._bus = bus
         self._registry = registry
+        self._archive = archive
         self._file = folder / "warden.spend"
         self._auditor = Auditor(bus)
         self._calendar = Calendar(registry.quota.time_zone)
@@ -68,7 +78,11 @@ class Treasurer:
 
     def _open_account(self) -> Account:
         zone = self._registry.quota.time_zone
-        return Account(self._bus.connection, self._file, self._calendar.ids, self.price, zone)
+        return Account(self._bus.connection, self._file, self._calendar.ids, self.price, zone, self._earlier)
+
+    async def _earlier(self, created: str, first: int) -> past.Past:
+        now = self._bus.author.now()
+        return await past.spend(self._archive, created, first, past.since(self._calendar, now))
 
     def price(self, usage: Usage) -> int:
         """What a use costs at present prices, in millionths of a US dollar; 0 for a model without a price."""
@@ -329,7 +343,7 @@ class Treasurer:
             burn = 0.0 if root else self._account.spend.burn(cover.scope, cover.unit, now)
             unverified = "" if root or line.key in self._auditor.verified else "its counter is being made"
             tripped = _trip_key(line.key) in self._bus.gate.trips
-            problem = self._problem or unverified
+            problem = self._problem or unverified or self._account.gap
             shown.append(lines.shown(line, burn, now, tripped=tripped, problem=problem, tree=root, zone=zone))
         return tuple(shown)
 

@@ -77,13 +77,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 class Warden:
     """Runs the guards, the schedules and the services."""
 
-    def __init__(self, bus: Bus, registry: Registry, requests: Requests, folder: Path) -> None:
+    def __init__(self, bus: Bus, registry: Registry, requests: Requests, folder: Path, archive: Path) -> None:
         self._bus = bus
         self._registry = registry
         self.sweeper = Sweeper(bus, registry, folder, lambda: self.freezer.standstill)
         self.freezer = Freezer(bus, REAL, Roles(self._cheapest_first, self._backlog, self.sweeper.put_back, self._turn))
         self._drill = Freezer(bus, DRILL)
-        self.treasurer = Treasurer(bus, registry, folder)
+        self.treasurer = Treasurer(bus, registry, folder, archive)
         self.loops = Loops(bus, registry, folder, self.treasurer.price)
         self.valve = Valve(bus, registry, self.freezer.withholds, self.freezer.known)
         self._graves = Graves(bus)

@@ -142,9 +142,7 @@ async def test_invocations_are_trimmed_by_the_projector_and_people_only(guarded:
         may = await asyncio.gather(*(may_ask(bus, "STREAM.PURGE.INVOCATIONS") for bus in buses.values()))
         assert {user for user, allowed in zip(buses, may, strict=True) if allowed} == {"operator", "projector"}
         others = [stream.name for stream in streams() if stream.name != "INVOCATIONS"]
-        assert not any(
-            await asyncio.gather(*(may_ask(buses["projector"], f"STREAM.PURGE.{name}") for name in others))
-        )
+        assert not any(await asyncio.gather(*(may_ask(buses["projector"], f"STREAM.PURGE.{name}") for name in others)))
     finally:
         for bus in buses.values():
             await bus.close()
