@@ -20,7 +20,19 @@ import msgspec
 from projections import decode
 
 #: In the order in which they are made.
-_TABLES = ("macros", "log", "invocations", "claims", "spend", "dead_letters", "guards", "fleet", "lag", "archive")
+_TABLES = (
+    "macros",
+    "log",
+    "invocations",
+    "claims",
+    "spend",
+    "dead_letters",
+    "guards",
+    "fleet",
+    "lag",
+    "archive",
+    "cold",
+)
 _VIEWS = ("views", "oncall", "bills", "health")
 #: In the order in which they run.
 _FOLD = (

@@ -71,6 +71,11 @@ def add(connection: duckdb.DuckDBPyConnection, segments: Iterable[Segment], publ
     return len(new)
 
 
+def put(connection: duckdb.DuckDBPyConnection, segment: Segment, problem: str = "") -> None:
+    """Register a file whose rows are not in ``hot.log``, inside the caller's transaction."""
+    _replace(connection, Entry(segment=segment, problem=problem))
+
+
 def copied(connection: duckdb.DuckDBPyConnection, segment: Segment, url: str, at: datetime) -> None:
     """A store has a proven copy."""
     with transaction(connection):

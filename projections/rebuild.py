@@ -1,0 +1,177 @@
+"""Tables from history: the archive's files through the same fold as live events, in SQL; the streams go on from there.
+
+``events`` over the archive needs no work at all, the view reads the files. The other tables are folded file by file, each in
+one transaction that also registers the file, so a rebuild that is cut off goes on where it was. The positions come last: only
+with them do readers follow the streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+import duckdb
+import structlog
+
+from bus import errors, wire
+from bus.connection import Connection
+from projections import fold, history
+from projections.archive import manifest, register, segment
+from projections.archive.manifest import Segment
+from projections.database import Database, Position, quoted, transaction, write_positions
+from projections.log import LOG, STREAMS
+
+log = structlog.get_logger()
+
+#: The one stream whose bodies no fold reads: all that tables need of it is in columns.
+_TYPED = "INVOCATIONS"
+
+
+class Archived:
+    """An archive as the projector restores tables from it, and rows that go cold meanwhile."""
+
+    def __init__(
+        self,
+        home: Path,
+        connection: Connection,
+        cold: history.Cold,
+        repair: Callable[[Segment], Awaitable[object]] | None = None,
+    ) -> None:
+        """Make it; `repair` is asked to make a damaged file again before it is given up on."""
+        self._home = home
+        self._connection = connection
+        self._cold = cold
+        self._repair = repair
+
+    async def restore(self, database: Database) -> None:
+        """Fill new tables with all that is archived of the present streams, and set their positions.
+
+        Raises:
+            BusError: the server does not answer.
+            PrimaryError: see :mod:`projections.faults`.
+        """
+        eras = await eras_of(self._connection)
+        for one in await database.run(lambda con: _left(con, self._home, eras)):
+            fault = await asyncio.to_thread(segment.check, self._home / "archive", one)
+            if fault is not None and self._repair is not None:
+                await self._repair(one)
+        # Read anew: what was repaired may have another checksum.
+        for one in await database.run(lambda con: _left(con, self._home, eras)):
+            await database.run(partial(restore_one, home=self._home, one=one))
+            await database.run(self._cold.move)
+        await database.run(partial(finish, home=self._home, eras=eras))
+
+    async def tend(self, database: Database) -> None:
+        """See :meth:`projections.history.Cold.tend`."""
+        await self._cold.tend(database)
+
+
+async def eras_of(connection: Connection) -> dict[str, str]:
+    """When each stream that there is was made.
+
+    Raises:
+        BusError: the server does not answer.
+    """
+    found: dict[str, str] = {}
+    for stream in STREAMS:
+        try:
+            found[stream] = str((await connection.api(f"STREAM.INFO.{stream}"))["created"])
+        except errors.ServerError as exc:
+            if exc.code != wire.Code.STREAM_NOT_FOUND:
+                raise
+    return found
+
+
+def restore(
+    connection: duckdb.DuckDBPyConnection,
+    home: Path,
+    eras: Mapping[str, str],
+    *,
+    cold: history.Cold | None = None,
+    told: Callable[[Segment], None] = lambda _one: None,
+) -> int:
+    """All of it, on one connection: rows folded. What was folded before is not again."""
+    rows = 0
+    for one in _left(connection, home, eras):
+        restore_one(connection, home, one)
+        if cold is not None:
+            cold.move(connection)
+        told(one)
+        rows += one.rows
+    finish(connection, home, eras)
+    return rows
+
+
+def _left(connection: duckdb.DuckDBPyConnection, home: Path, eras: Mapping[str, str]) -> list[Segment]:
+    """The files of the present streams that are not in the tables yet, in order, as far as they follow each other."""
+    root = home / "archive"
+    known = register.keys(connection)
+    found = manifest.scan(root).segments if root.is_dir() else []
+    wanted: list[Segment] = []
+    for stream, era in eras.items():
+        expected = 1
+        for one in (each for each in found if (each.stream, each.created) == (stream, era)):
+            if one.first != expected:
+                log.error("archive_gap", stream=stream, first=expected, last=one.first - 1, action="restoring up to it")
+                break
+            expected = one.last + 1
+            if one.key not in known:
+                wanted.append(one)
+    return wanted
+
+
+def restore_one(connection: duckdb.DuckDBPyConnection, home: Path, one: Segment) -> None:
+    """Fold one file and register it, in one transaction. A damaged one is registered with its problem, and folded by nobody."""
+    root = home / "archive"
+    fault = segment.check(root, one)
+    problem = fault.sentence if fault is not None else ""
+    if fault is not None:
+        log.error("archive_damaged", file=one.key, problem=problem)
+    with transaction(connection):
+        if not problem:
+            with batch_of(connection, root / one.key, one.stream):
+                fold.apply(connection)
+        register.put(connection, one, problem)
+    log.info("segment_restored", segment=str(one), rows=one.rows)
+
+
+class batch_of:  # noqa: N801 (reads as what it is)
+    """A file as the relation ``batch``."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, file: Path, stream: str) -> None:
+        self._connection = connection
+        body = "NULL::BLOB AS raw" if stream == _TYPED else "raw"
+        names = ", ".join(body if column == "raw" else f'"{column}"' for column in LOG.names)
+        self._source = f"SELECT {names} FROM read_parquet({quoted(file)}, hive_partitioning = false)"  # noqa: S608 (our own names)
+
+    def __enter__(self) -> None:
+        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE batch AS {self._source}")
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.execute("DROP TABLE IF EXISTS temp.batch")
+
+
+def finish(connection: duckdb.DuckDBPyConnection, home: Path, eras: Mapping[str, str]) -> None:
+    """Set the positions to where the files end, and make the views over them."""
+    with transaction(connection):
+        write_positions(connection, dict(_ends(connection, home, eras)))
+        history.publish(connection, home)
+
+
+def _ends(connection: duckdb.DuckDBPyConnection, home: Path, eras: Mapping[str, str]) -> Iterable[tuple[str, Position]]:
+    for stream, era in eras.items():
+        entries = register.entries(connection, stream, era)
+        if not entries:
+            continue
+        last = entries[-1]
+        stored_us = int(last.segment.last_at.timestamp() * 1_000_000)
+        if not last.problem:
+            file = quoted(home / "archive" / last.segment.key)
+            row = connection.execute(
+                f"SELECT epoch_us(arg_max(stored_at, seq)) FROM read_parquet({file}, hive_partitioning = false)"  # noqa: S608
+            ).fetchone()
+            assert row is not None
+            stored_us = int(row[0])
+        yield stream, Position(last.segment.last, stored_us, era)
