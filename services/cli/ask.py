@@ -17,8 +17,9 @@ from bus import errors, subjects
 from bus.refusal import GuardRefused
 from services.cli.exits import CommandFailed, Exit, status_of_kind
 from services.cli.session import Session
+from services.micro import No
 from services.requests.requests import Accepted, Ask
-from services.requests.service import ACTOR, DUE, KEY, PARENT, No
+from services.requests.service import ACTOR, DUE, KEY, PARENT
 
 #: Seconds that the service may be away: a warden that is restarted is back within them.
 AWAY_S = 5.0

@@ -9,29 +9,22 @@ asking again with the same ``Systems-Key`` gives the first invocation.
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 
 import msgspec
-import structlog
-from nats.micro import add_service
 from nats.micro.request import Request
-from nats.micro.service import EndpointConfig, EndpointStats, Service, ServiceConfig
 
 from bus import errors, invocation, subjects
-from bus.invocation import Refused, Status
+from bus.invocation import Status
 from bus.invocations import last_id
 from bus.refusal import GuardRefused, Reason, Refusal
 from bus.store import fold
 from services.daemon import Bus
 from services.fleet import schema
 from services.fleet.registry import Registry
+from services.micro import Handler, Micro
 from services.requests.requests import Ask, Asker, RequestRefused, Requests
-
-log = structlog.get_logger()
 
 #: Headers of a request; all are optional.
 KEY = "Systems-Key"
@@ -55,17 +48,6 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     root: str = ""
 
 
-class No(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of an answer that says no."""
-
-    #: Class of the error: ``UnknownName``, ``RequestRefused``, ``GuardRefused``, …
-    refused: str
-    #: One sentence: what was expected, what came, what to do.
-    reason: str
-    #: The whole refusal, where a guard says no.
-    refusal: Refusal | None = None
-
-
 class Services:
     """The micro services of the warden."""
 
@@ -76,11 +58,7 @@ class Services:
         self._registry = registry
         self._requests = requests
         self._facts = facts
-        self._gate = asyncio.Semaphore(_AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._services: list[Service] = []
-        #: (endpoint, answered or refused) -> how often. The driver's own counts end when an answer begins to be made.
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._micro = Micro(bus, at_once=_AT_ONCE)
 
     async def open(self) -> None:
         """Begin to answer."""
@@ -111,66 +89,11 @@ class Services:
 
     async def close(self) -> None:
         """Answer no more, after what is under way."""
-        for service in self._services:
-            await service.stop()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5)
+        await self._micro.close()
 
-    async def serve(
-        self, name: str, description: str, endpoints: dict[str, tuple[str, Callable[[Request], Awaitable[bytes]]]]
-    ) -> None:
+    async def serve(self, name: str, description: str, endpoints: Mapping[str, tuple[str, Handler]]) -> None:
         """Begin to answer on the endpoints of one more service: name -> subject and answer."""
-        service = await add_service(
-            self._bus.connection.nc,
-            ServiceConfig(name=name, version=version("systems"), description=description, stats_handler=self._stats),
-        )
-        for endpoint, (subject, handler) in endpoints.items():
-            await service.add_endpoint(
-                EndpointConfig(name=endpoint, subject=subject, handler=self._spawner(endpoint, handler))
-            )
-        self._services.append(service)
-
-    def _stats(self, stats: EndpointStats) -> dict[str, int]:
-        """What `nats micro stats` shows as an endpoint's own data."""
-        return {what: self._counts[stats.name, what] for what in ("answered", "refused")}
-
-    def _spawner(
-        self, endpoint: str, handler: Callable[[Request], Awaitable[bytes]]
-    ) -> Callable[[Request], Awaitable[None]]:
-        """Answers side by side: the driver hands an endpoint one request after the other."""
-
-        async def spawn(request: Request) -> None:
-            await self._gate.acquire()
-            task = asyncio.create_task(self._answer(request, endpoint, handler))
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
-
-        return spawn
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._gate.release()
-        self._tasks.discard(task)
-        if not task.cancelled() and (exc := task.exception()) is not None:
-            log.error("answer_failed", error=repr(exc), exc_info=exc)
-
-    async def _answer(self, request: Request, endpoint: str, handler: Callable[[Request], Awaitable[bytes]]) -> None:
-        try:
-            answer = await handler(request)
-        except (errors.BusError, Refused) as exc:
-            refusal = exc.refusal if isinstance(exc, GuardRefused) else None
-            if isinstance(exc, errors.StreamFrozen):
-                refusal = self._bus.gate.refusal()  # the server was quicker than our own gate, or slower to thaw
-            later = isinstance(exc, errors.BusUnreachable | errors.StreamFrozen | GuardRefused)
-            code = "503" if later else "400"
-            body = msgspec.json.encode(No(refused=type(exc).__name__, reason=str(exc), refusal=refusal))
-            self._counts[endpoint, "refused"] += 1
-            log.info("request_refused", subject=request.subject, reason=str(exc))
-            if _is_awaited(request):
-                await request.respond_error(code, str(exc).splitlines()[0][:500], data=body)
-        else:
-            self._counts[endpoint, "answered"] += 1
-            if _is_awaited(request):
-                await request.respond(answer)
+        await self._micro.serve(name, description, endpoints)
 
     async def _ask(self, request: Request) -> bytes:
         _, project, role = request.subject.split(".")
@@ -222,11 +145,6 @@ class Services:
 
     async def _status(self, _request: Request) -> bytes:
         return msgspec.json.encode(await self._facts())
-
-
-def _is_awaited(request: Request) -> bool:
-    """Whether anybody waits for the answer: a plain ``nats pub`` asks as well, and hears nothing."""
-    return bool(request._msg.reply)  # noqa: SLF001 (the driver's request does not show it)
 
 
 def _due(text: str, now: datetime) -> datetime | None:

@@ -11,7 +11,8 @@ import pytest
 from nats.aio.msg import Msg
 
 from bus.refusal import Reason, Refusal
-from services.requests.service import DUE, KEY, PARENT, No
+from services.micro import No
+from services.requests.service import DUE, KEY, PARENT
 from tests.services.rig import Rig, until
 
 
