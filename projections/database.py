@@ -32,7 +32,7 @@ import msgspec
 import pyarrow as pa
 import structlog
 
-from projections import faults, fold
+from projections import faults, fold, query
 
 log = structlog.get_logger()
 
@@ -46,6 +46,8 @@ STORAGE_VERSION = "v1.5.0"
 MEMORY_MB = 256
 #: Seconds between two tries to close what is in the middle of something.
 _BUSY_S = 0.005
+#: Megabytes of disk for what does not fit, which is all that questions may take.
+SPILL_MB = 2048
 #: Threads of DuckDB; the worker thread is one of them.
 THREADS = 2
 
@@ -85,6 +87,8 @@ class Settings(msgspec.Struct, frozen=True):
 
     memory_mb: int = MEMORY_MB
     threads: int = THREADS
+    #: Folders beside the file's own that hold rows of the tables as files: no statement opens a file elsewhere.
+    folders: tuple[str, ...] = ("archive", "history")
 
 
 class Database:
@@ -230,6 +234,7 @@ class Database:
                 "memory_limit": f"{self._settings.memory_mb}MB",
                 "threads": self._settings.threads,
                 "temp_directory": str(spill),
+                "max_temp_directory_size": f"{SPILL_MB}MB",
                 # By whole file copies, which tolerate no checkpoint meanwhile: see the module's text.
                 "checkpoint_threshold": "1TB",
                 "preserve_insertion_order": False,
@@ -261,6 +266,7 @@ class Database:
             raise faults.translate(exc, self.file) or faults.PrimaryDamaged(
                 f"expected {self.file} to be a whole database, got: {exc}"
             ) from exc
+        query.confine(connection, [self.file.absolute().parents[1] / name for name in self._settings.folders])
         self._connection = connection
         self._spare = connection.cursor()
 

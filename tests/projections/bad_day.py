@@ -1,0 +1,63 @@
+"""A bad day of a fleet, as a log: of everything that somebody on call may ask for, something."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from bus.events import daemon, freeze, guard, invocation, loop, quota, registry, schedule
+from tests.projections.written import Written, claimed, failed
+
+USAGE = invocation.Usage(input_tokens=1000, output_tokens=100, model="trace")
+
+
+def history() -> Written:
+    """A bad day: of everything that somebody on call may ask for, something."""
+    log = Written(datetime.now(UTC) - timedelta(minutes=30))
+    log.control(
+        "guards_quota",
+        registry.Changed(
+            key="guards.quota", revision=1, value=msgspec.Raw(b'{"prices":{"trace":{"input":2.5,"output":10}}}')
+        ),
+    )
+    role = msgspec.Raw(b'{"handler":{"kind":"trace"},"timeout":60,"grace":5}')
+    log.control("roles_shop_coder", registry.Changed(key="roles.shop.coder", revision=2, value=role))
+    for seat in ("agent_runner-1_vm", "warden_vm"):
+        kind = seat.partition("_vm")[0].partition("-")[0]
+        log.control(seat, daemon.Started(daemon=kind, boot_id=f"boot-{seat[0]}", host="vm", pid=7))
+    parent = log.done(tokens=5000)
+    log.done("shop/reviewer", parent=parent.id, root=parent.id, depth=1)
+    log.done(schedule="nightly")
+    for digest in ("sha-256:aaaa", "sha-256:bbbb"):
+        ref = log.asked("shop/writer")
+        log.invocation(ref, claimed(prompt_digest=digest, registry_revision=3))
+        log.invocation(ref, invocation.Completed(holder="boot-1", delivery=1, usage=USAGE, duration_ms=300))
+    dead = log.asked("shop/broken")
+    broke = failed("exit_1", "it broke", usage=USAGE, duration_ms=100)
+    spent = invocation.DeathReason.ATTEMPTS_SPENT
+    log.invocation(dead, claimed(), broke, invocation.DeadLettered(reason=spent, attempts=1, error=broke.error))
+    swept = log.asked()
+    log.invocation(
+        swept,
+        claimed(),
+        invocation.Swept(holder="boot-1", delivery=1, age_s=2, reason=invocation.SweepReason.HOLDER_GONE),
+    )
+    overdue = log.asked()
+    log.invocation(overdue, claimed(holder="boot-a"))
+    log.control(
+        "agent_runner-1_vm", daemon.Exited(daemon="agent_runner-1", host="vm", pid=7, boot_id="boot-a", status=-9)
+    )
+    log.control("r5", freeze.Frozen(mode="soft", seq=9, reason="enough", by="ann"), freeze.Thawed(frozen_s=3))
+    log.control("shop", quota.Tripped(key="shop.tokens.day_2026-11-23", used=10, held=0, cap=10))
+    log.control("shop_coder", guard.Paused(role="shop/coder", reason="we look"))
+    log.control(
+        parent.id,
+        loop.Tripped(reason=loop.LoopReason.DEPTH, count=9, limit=8, role="shop/coder", invocation=parent.id),
+    )
+    missed = schedule.Missed(
+        schedule="early", project="shop", role="coder", due=log.now(), reason=schedule.MissReason.OVERLAP
+    )
+    log.control("shop_coder_early", missed)
+    log.raw("inv.shop.coder.x.requested", b"rubbish")
+    return log
