@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -10,7 +11,7 @@ from bus import flags, wire
 from bus.errors import ServerError
 from bus.events import freeze as ev
 from bus.flags import REAL, Mode
-from bus.store import CONTROL
+from bus.store import CONTROL, Recorded
 from services import roster
 from services.daemon import Bus
 
@@ -83,10 +84,31 @@ async def read(bus: Bus) -> Freeze:
         id_ = await newest(bus)
         thawing = bool(id_) and await bus.store.last(CONTROL, f"ctl.freeze.{id_}.thawed") is None
         return msgspec.structs.replace(base, thawing=thawing)
+    records = [record async for record in bus.store.read(CONTROL, f"ctl.freeze.{switch.id}.*")]
+    info = await bus.connection.api(f"STREAM.INFO.{REAL.stream}")
+    return told(
+        base,
+        records,
+        {beat.boot_id: beat.instance for beat in beats} | await roster.unaccounted(bus, beats),
+        held=info["config"].get("max_bytes") == 1,
+        last_seq=info["state"]["last_seq"],
+    )
+
+
+def told(base: Freeze, records: Iterable[Recorded], owed: Mapping[str, str], *, held: bool, last_seq: int) -> Freeze:
+    """A freeze that stands, with what became of it. Pure.
+
+    Args:
+        base: what is known of it.
+        records: its events.
+        owed: daemons that are alive or not known to have ended, boot id -> instance: each owes a receipt.
+        held: the server layer stands, if the record says that it was put up.
+        last_seq: last sequence of INVOCATIONS.
+    """
     frozen: ev.Frozen | None = None
     stopped: set[str] = set()
     overdue: set[str] = set()
-    async for record in bus.store.read(CONTROL, f"ctl.freeze.{switch.id}.*"):
+    for record in records:
         match record.data:
             case ev.Frozen() as found:
                 frozen = found
@@ -96,15 +118,12 @@ async def read(bus: Bus) -> Freeze:
                 overdue |= set(instances)
             case _:
                 pass
-    owed = {beat.boot_id: beat.instance for beat in beats} | await roster.unaccounted(bus, beats)
-    missing = tuple(sorted(name for boot_id, name in owed.items() if boot_id not in stopped))
-    info = await bus.connection.api(f"STREAM.INFO.{REAL.stream}")
-    on_server = frozen is not None and info["config"].get("max_bytes") == 1
+    missing = tuple(sorted(instance for boot_id, instance in owed.items() if boot_id not in stopped))
     return msgspec.structs.replace(
         base,
-        on_server=on_server,
+        on_server=frozen is not None and held,
         seq=frozen.seq if frozen is not None else 0,
-        writes=max(0, info["state"]["last_seq"] - frozen.seq) if frozen is not None else None,
+        writes=max(0, last_seq - frozen.seq) if frozen is not None else None,
         receipts=len(owed) - len(missing),
         owed=len(owed),
         missing=missing,
@@ -120,6 +139,10 @@ async def newest(bus: Bus) -> str:
         if exc.code == wire.Code.STREAM_NOT_FOUND:
             return ""
         raise
-    ids = [subject.split(".")[2] for subject in info["state"].get("subjects") or {}]
+    return newest_of(subject.split(".")[2] for subject in info["state"].get("subjects") or {})
+
+
+def newest_of(ids: Iterable[str]) -> str:
+    """The last of some freezes of the real switch; empty for none. Pure."""
     real = [id_ for id_ in ids if id_.startswith(REAL.letter) and id_[1:].isdigit()]
     return max(real, key=lambda id_: int(id_[1:]), default="")

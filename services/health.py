@@ -89,8 +89,8 @@ class RoleLine(msgspec.Struct, frozen=True, kw_only=True):
     backlog: int = 0
     #: Handed out and not finished: running, or waiting for a retry.
     in_flight: int = 0
-    #: Pull requests open at the server; 0 means that nobody asks for this role's work.
-    waiting_pulls: int = 0
+    #: Pull requests open at the server; 0 means that nobody asks for this role's work, None that nobody can tell.
+    waiting_pulls: int | None = 0
     completed: int = 0
     failed: int = 0
 
@@ -136,6 +136,8 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
     tables: TablesLine | None = None
     #: What could not be looked at, and why.
     unseen: tuple[str, ...] = ()
+    #: Of a past moment: what no log can tell of it. Neither good nor bad.
+    unrecorded: tuple[str, ...] = ()
 
 
 def state_of(beat: Heartbeat, now: datetime) -> State:
@@ -327,19 +329,20 @@ async def _daemons(bus: Bus, beats: list[Heartbeat], now: datetime) -> list[Daem
     for beat in sorted(beats, key=lambda b: b.started_at):
         newest[control_id(beat.instance, beat.host)] = beat
     exits = await asyncio.gather(*(bus.store.last(CONTROL, f"ctl.daemon.{seat}.exited") for seat in newest))
-    lines = [_with_exit(line_of(beat, now), exited, now) for beat, exited in zip(newest.values(), exits, strict=True)]
-    lines += [_missing(seat, last) for seat, last in (await roster.silent(bus, beats)).items()]
+    lines = [with_exit(line_of(beat, now), exited, now) for beat, exited in zip(newest.values(), exits, strict=True)]
+    lines += [missing(seat, last) for seat, last in (await roster.silent(bus, beats)).items()]
     return sorted(lines, key=lambda line: (line.daemon != "launcher", line.name))
 
 
-def _with_exit(line: DaemonLine, exited: Recorded | None, now: datetime) -> DaemonLine:
+def with_exit(line: DaemonLine, exited: Recorded | None, now: datetime) -> DaemonLine:
     """The line with the last exit of its seat, if that was lately."""
     if exited is None or exited.data is None or (now - exited.stored_at).total_seconds() > RECENT_EXIT_S:
         return line
     return msgspec.structs.replace(line, exited_at=exited.stored_at, exit_status=exited.data.status)
 
 
-def _missing(seat: str, last: daemon_events.DaemonEvent) -> DaemonLine:
+def missing(seat: str, last: daemon_events.DaemonEvent) -> DaemonLine:
+    """The line of a daemon that does not beat, by its last event. Pure."""
     name = seat.rpartition("_")[0]
     kind = name.rpartition("-")[0] or name
     match last:

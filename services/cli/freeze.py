@@ -17,7 +17,6 @@ from cyclopts import Parameter
 from bus import flags, trips
 from bus.events import guard as ev
 from bus.flags import REAL, Mode
-from bus.refusal import Reason, Refusal
 from bus.subjects import parse_role
 from services import freezes
 from services.cli import output
@@ -26,6 +25,7 @@ from services.cli.exits import CommandFailed, Exit, UsageError
 from services.cli.session import Session, operator
 from services.fleet import durations
 from services.freezes import Freeze
+from services.guards import pauses
 from services.warden.freeze import RECEIPT_S, SETTLE_S
 
 #: Seconds between two looks at what is waited for.
@@ -178,15 +178,7 @@ async def pause(
         (await session.registry()).role(project, name)
         now = session.bus.author.now()
         until = now + timedelta(seconds=seconds) if for_ else None
-        refusal = Refusal(
-            reason=Reason.PAUSED,
-            scope=role,
-            because=f"{reason} ({session.actor})",
-            since=now,
-            until=until,
-            command=f"systems resume {role} --reason TEXT",
-            allowed="asking it: the work waits",
-        )
+        refusal = pauses.by_person(role, reason, session.actor, now, until)
         await session.bus.trips.put(trips.pause_key(project, name), refusal)
         paused = ev.Paused(role=role, reason=reason, until=until)
         await session.bus.store.append(session.bus.author.control(f"{project}_{name}", paused))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 import structlog
@@ -119,8 +119,14 @@ async def publish(bucket: Bucket, wanted: dict[str, bytes]) -> list[str]:
 class Registry:
     """Roles and prompts, kept up to date. `on_change` is called with each key that changed, after it took effect."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
+    def __init__(self, bucket: Bucket | None = None, entries: Iterable[Entry] = ()) -> None:
+        """A registry of a bucket that is still to be read; or of entries alone, which stay as they are.
+
+        Args:
+            bucket: where to read.
+            entries: what is known already.
+        """
+        self._source = bucket
         self.roles: dict[tuple[str, str], RegisteredRole] = {}
         self.prompts: dict[str, RegisteredPrompt] = {}
         self.projects: dict[str, Project] = {}
@@ -136,6 +142,13 @@ class Registry:
         self.revision = 0
         self.on_change: Callable[[str], None] | None = None
         self._task: asyncio.Task[None] | None = None
+        for entry in entries:
+            self._take(entry)
+
+    @property
+    def _bucket(self) -> Bucket:
+        assert self._source is not None
+        return self._source
 
     async def load(self) -> None:
         """Read everything once."""

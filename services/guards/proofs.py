@@ -36,7 +36,7 @@ class GuardLine(msgspec.Struct, frozen=True, kw_only=True):
     proof: Proof | None = None
 
 
-class _Guard(NamedTuple):
+class Guard(NamedTuple):
     """A guard of the warden: its name, its drill's, and where its trips are written."""
 
     name: str
@@ -45,21 +45,21 @@ class _Guard(NamedTuple):
     filter: str
 
 
-_GUARDS = (
-    _Guard("kill switch", "kill_switch", CONTROL, "ctl.freeze.*.frozen"),
-    _Guard("quota breaker", "quota", CONTROL, "ctl.quota.*.tripped"),
-    _Guard("loop breaker", "loop", CONTROL, "ctl.loop.*.tripped"),
-    _Guard("stuck-claim sweep", "orphan", INVOCATIONS, "inv.*.*.*.swept"),
-    _Guard("poison-message breaker", "poison", INVOCATIONS, "inv.*.*.*.dead_lettered"),
+GUARDS = (
+    Guard("kill switch", "kill_switch", CONTROL, "ctl.freeze.*.frozen"),
+    Guard("quota breaker", "quota", CONTROL, "ctl.quota.*.tripped"),
+    Guard("loop breaker", "loop", CONTROL, "ctl.loop.*.tripped"),
+    Guard("stuck-claim sweep", "orphan", INVOCATIONS, "inv.*.*.*.swept"),
+    Guard("poison-message breaker", "poison", INVOCATIONS, "inv.*.*.*.dead_lettered"),
 )
 
 
 async def look(bus: Bus, *, armed: bool) -> tuple[GuardLine, ...]:
     """The guards of the warden: armed when it answers and has read all of the log."""
-    return tuple(await asyncio.gather(*(_guard(bus, guard, armed=armed) for guard in _GUARDS)))
+    return tuple(await asyncio.gather(*(_guard(bus, guard, armed=armed) for guard in GUARDS)))
 
 
-async def _guard(bus: Bus, guard: _Guard, *, armed: bool) -> GuardLine:
+async def _guard(bus: Bus, guard: Guard, *, armed: bool) -> GuardLine:
     filter_ = guard.filter
     if guard.filter.startswith("ctl.freeze."):
         # Drills throw a switch of their own.
@@ -67,6 +67,11 @@ async def _guard(bus: Bus, guard: _Guard, *, armed: bool) -> GuardLine:
     last, drilled = await asyncio.gather(
         bus.store.last(guard.stream, filter_), bus.store.last(CONTROL, f"ctl.drill.{guard.drill}.*")
     )
+    return line(guard, last, drilled, armed=armed)
+
+
+def line(guard: Guard, last: Recorded | None, drilled: Recorded | None, *, armed: bool) -> GuardLine:
+    """A guard out of its last trip and its last drill. Pure."""
     proof: Proof | None = None
     if drilled is not None and drilled.data is not None:
         data = drilled.data

@@ -16,6 +16,7 @@ from decimal import Decimal
 
 import msgspec
 
+from bus import trips
 from bus.spend import USD, Calendar, Key, Limit, scope_text, scope_token, tree_token
 from services.fleet.registry import CapOverride, Registry
 from services.fleet.spec import Cap, Window
@@ -103,6 +104,12 @@ def at(scope: str, declared: Iterable[Cap], overrides: Iterable[CapOverride], no
             scope=scope, unit=unit, window=window, cap=in_units(override.cap, unit), override=override
         )
     return list(found.values())
+
+
+def trip_key(counter: str) -> str:
+    """Where a cap's trip stands; a run tree's where every refusal of a tree does."""
+    scope = counter.partition(".")[0]
+    return trips.tree_key(scope.removeprefix("tree_")) if scope.startswith("tree_") else trips.quota_key(counter)
 
 
 def in_units(cap: float, unit: str) -> int:

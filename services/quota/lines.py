@@ -7,8 +7,14 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from bus.spend import Calendar
+from services.fleet.spec import Window
 from services.quota.breaker import Line
+from services.quota.caps import Cover
+from services.quota.spend import Spend
 
+#: A tree's scope, as people write it, begins so.
+TREE = "tree "
 _MICROS = 1_000_000
 _SHORT = ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k"))
 
@@ -39,6 +45,26 @@ class QuotaLine(msgspec.Struct, frozen=True, kw_only=True):
     zone: str = "UTC"
     #: Why the numbers cannot be trusted; empty: they can.
     problem: str = ""
+
+
+def line_of(cover: Cover, spend: Spend, calendar: Calendar, now: datetime, root: str = "") -> Line | None:
+    """A cap in the window of a moment, and what the log says of it; None for a tree's cap without its tree."""
+    if cover.window == Window.TREE.value and not root:
+        return None
+    key = cover.key(calendar, now, root)
+    total = spend.get(key)
+    return Line(
+        key=key,
+        scope=f"{TREE}{root}" if root else cover.text,
+        declared=cover.text,
+        unit=cover.unit,
+        window=cover.window,
+        cap=cover.cap,
+        used=total.settled,
+        held=total.held,
+        assumed=total.assumed,
+        until=None if root else calendar.span(cover.window, now).end,
+    )
 
 
 def shown(

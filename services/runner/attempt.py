@@ -18,9 +18,10 @@ from bus import errors, invocation, wire
 from bus.events import guard
 from bus.events import invocation as ev
 from bus.invocations import Written
-from bus.refusal import GuardRefused, Reason, Refusal
+from bus.refusal import GuardRefused, Reason
 from bus.store import Append
 from bus.trips import pause_key
+from services.guards import pauses
 from services.runner import failure
 from services.runner.backoff import delay
 from services.runner.desk import Desk, LeftForLater
@@ -294,16 +295,7 @@ class Attempt:
         desk, role = self._desk, self.running.role
         now = desk.author.now()
         until = now + timedelta(seconds=min(seconds, _LONGEST_WAIT_S))
-        refusal = Refusal(
-            reason=Reason.PAUSED,
-            scope=role.path,
-            because=f"its provider takes no more requests for now ({why[:200]})",
-            since=now,
-            until=until,
-            clears="its time, or a person",
-            command=f"systems resume {role.path} --reason TEXT",
-            allowed="asking it: the work waits",
-        )
+        refusal = pauses.by_provider(role.path, why, now, until)
         try:
             await desk.trips.put(pause_key(role.project, role.name), refusal)
             paused = guard.Paused(role=role.path, reason=refusal.because, until=until)

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from nats.micro.request import Request
 
-from bus import errors, trips
+from bus import errors
 from bus.events import quota as ev
 from bus.events.invocation import Usage
 from bus.ids import key_id
@@ -45,7 +45,6 @@ STATUS = "quota.status"
 AUDIT_S = 60.0
 #: Seconds between two looks without news.
 _LOOK_S = 1.0
-_TREE = "tree "
 #: Keys of standing trips of run trees begin so.
 _TREE_TRIP = "tree."
 
@@ -144,22 +143,7 @@ class Treasurer:
 
     def _line(self, cover: Cover, now: datetime, root: str = "") -> Line | None:
         """A cap in its present window, and what the log says of it; None for a tree's cap without its tree."""
-        if cover.window == Window.TREE.value and not root:
-            return None
-        key = cover.key(self._calendar, now, root)
-        total = self._account.spend.get(key)
-        return Line(
-            key=key,
-            scope=f"{_TREE}{root}" if root else cover.text,
-            declared=cover.text,
-            unit=cover.unit,
-            window=cover.window,
-            cap=cover.cap,
-            used=total.settled,
-            held=total.held,
-            assumed=total.assumed,
-            until=None if root else self._calendar.span(cover.window, now).end,
-        )
+        return lines.line_of(cover, self._account.spend, self._calendar, now, root)
 
     async def _count(self, covers: tuple[Cover, ...], now: datetime) -> None:
         """Have the counters of all present windows, and of the next ones, and compare them with the log now and then."""
@@ -193,7 +177,7 @@ class Treasurer:
         return over
 
     async def _standing(self, key: str, until: datetime | None) -> Standing | None:
-        refusal = self._bus.gate.trips.get(_trip_key(key))
+        refusal = self._bus.gate.trips.get(caps.trip_key(key))
         if refusal is None:
             return None
         if key not in self._needed:
@@ -259,8 +243,8 @@ class Treasurer:
                 case Trip():
                     await self._trip(action)
                 case Clear(key=key, why=why, cap=cap):
-                    await self._bus.trips.clear(_trip_key(key))
-                    self._bus.gate.know(_trip_key(key), None)
+                    await self._bus.trips.clear(caps.trip_key(key))
+                    self._bus.gate.know(caps.trip_key(key), None)
                     self._needed.pop(key, None)
                     if cap:
                         self._told.pop(key, None)
@@ -271,8 +255,8 @@ class Treasurer:
         line = trip.line
         refusal = breaker.refusal(trip, self._bus.author.now())
         self._needed[line.key] = trip.needed
-        await self._bus.trips.put(_trip_key(line.key), refusal)
-        self._bus.gate.know(_trip_key(line.key), refusal)  # the next look must not trip again
+        await self._bus.trips.put(caps.trip_key(line.key), refusal)
+        self._bus.gate.know(caps.trip_key(line.key), refusal)  # the next look must not trip again
         event = ev.Tripped(
             key=line.key,
             used=line.used,
@@ -297,7 +281,7 @@ class Treasurer:
             line = self._asked(question)
             if line is None:
                 return b'{"wait":true}'
-            standing = self._bus.gate.trips.get(_trip_key(line.key))
+            standing = self._bus.gate.trips.get(caps.trip_key(line.key))
             if standing is not None:
                 return msgspec.json.encode(standing)
             actions = breaker.decide(line, None, await self._steps(line), needed=question.needed, role=question.role)
@@ -311,7 +295,7 @@ class Treasurer:
         """The cap that a question is about; None when there is none (any more)."""
         now = self._bus.author.now()
         scope = question.key.partition(".")[0]
-        root = scope_text(scope).removeprefix(_TREE) if scope.startswith("tree_") else ""
+        root = scope_text(scope).removeprefix(lines.TREE) if scope.startswith("tree_") else ""
         project, _, role = question.role.partition("/")
         covers = caps.covers_of(self._registry, project, role, now)
         found = [line for cover in covers if (line := self._line(cover, now, root if cover.window == "tree" else ""))]
@@ -342,7 +326,7 @@ class Treasurer:
                 continue
             burn = 0.0 if root else self._account.spend.burn(cover.scope, cover.unit, now)
             unverified = "" if root or line.key in self._auditor.verified else "its counter is being made"
-            tripped = _trip_key(line.key) in self._bus.gate.trips
+            tripped = caps.trip_key(line.key) in self._bus.gate.trips
             problem = self._problem or unverified or self._account.gap
             shown.append(lines.shown(line, burn, now, tripped=tripped, problem=problem, tree=root, zone=zone))
         return tuple(shown)
@@ -358,13 +342,7 @@ class Treasurer:
 
 def _by(trip: Refusal, cover: Cover) -> bool:
     """Whether a cap over run trees has stopped one with this refusal."""
-    return trip.reason is Reason.CAPPED and trip.scope.startswith(_TREE) and f" raise {cover.text} " in trip.command
-
-
-def _trip_key(counter: str) -> str:
-    """Where a cap's trip stands; a run tree's where every refusal of a tree does."""
-    scope = counter.partition(".")[0]
-    return trips.tree_key(scope.removeprefix("tree_")) if scope.startswith("tree_") else trips.quota_key(counter)
+    return trip.reason is Reason.CAPPED and trip.scope.startswith(lines.TREE) and f" raise {cover.text} " in trip.command
 
 
 def _question(request: Request) -> Question:
