@@ -17,16 +17,23 @@ Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 
 @Parameter(name="*", group=EVERYWHERE)
 @dataclass(frozen=True, kw_only=True)
-class Common:
-    """Which fleet, and how to print."""
+class Where:
+    """Which fleet."""
 
     home: Annotated[
         Path | None, Parameter(help="State directory of the fleet. Else $SYSTEMS_HOME, else .systems here.")
     ] = None
     server: Annotated[str | None, Parameter(help="URL of the NATS server, instead of the fleet's own.")] = None
     context: Annotated[str | None, Parameter(help="nats context, by name or file: a server and a login.")] = None
-    output: Annotated[Literal["text", "json"], Parameter(help="How to print.")] = "text"
     debug: Annotated[bool, Parameter(negative="", show_default=False, help="Show tracebacks.")] = False
+
+
+@Parameter(name="*", group=EVERYWHERE)
+@dataclass(frozen=True, kw_only=True)
+class Common(Where):
+    """Which fleet, and how to print."""
+
+    output: Annotated[Literal["text", "json"], Parameter(help="How to print.")] = "text"
 
     @property
     def json(self) -> bool:
@@ -34,7 +41,19 @@ class Common:
         return self.output == "json"
 
 
+@Parameter(name="*", group=EVERYWHERE)
+@dataclass(frozen=True, kw_only=True)
+class Tabular(Where):
+    """Which fleet, and how to print rows."""
+
+    output: Annotated[
+        Literal["table", "json", "csv", "arrow"],
+        Parameter(help="How to print: table, json, csv or arrow (an IPC stream)."),
+    ] = "table"
+
+
 #: No option given.
 DEFAULTS = Common()
+ROWS = Tabular()
 #: The names of these options, and whether a value follows.
 NAMES: dict[str, bool] = {"--home": True, "--server": True, "--context": True, "--output": True, "--debug": False}

@@ -40,6 +40,8 @@ def panel(view: Panel, tally: Tally | None = None) -> RenderableType:
     parts.append(_facts(view))
     if view.last_errors:
         parts.append(_errors(view))
+    if view.unrecorded:
+        parts.append(Text(f"not in the log of that moment: {'; '.join(view.unrecorded)}", style="dim"))
     return Group(*parts)
 
 
@@ -88,6 +90,8 @@ def _roles(view: Panel) -> Table:
         asking = (
             Text("nobody", style="bold yellow")
             if role.waiting_pulls == 0 and role.in_flight == 0
+            else ""
+            if role.waiting_pulls is None
             else str(role.waiting_pulls)
         )
         table.add_row(

@@ -19,7 +19,7 @@ from bus import context, errors
 from bus.author import Author
 from bus.subjects import Ref
 from services import credentials
-from services.cli.common import Common
+from services.cli.common import Where
 from services.cli.exits import UsageError
 from services.daemon import Bus, open_bus
 from services.fleet.registry import Registry
@@ -86,7 +86,7 @@ def actor(environ: Mapping[str, str] = os.environ) -> str:
         return f"uid-{os.getuid()}"
 
 
-def locate(common: Common, environ: Mapping[str, str] = os.environ) -> tuple[Home, context.Context]:
+def locate(common: Where, environ: Mapping[str, str] = os.environ) -> tuple[Home, context.Context]:
     """The home that is meant, and the server with the login.
 
     Raises:
@@ -97,7 +97,7 @@ def locate(common: Common, environ: Mapping[str, str] = os.environ) -> tuple[Hom
 
 
 @asynccontextmanager
-async def operator(common: Common, user: str = credentials.OPERATOR) -> AsyncIterator[Session]:
+async def operator(common: Where, user: str = credentials.OPERATOR) -> AsyncIterator[Session]:
     """A session, from its connection to its end; on the fleet's own server as another of its users, where one is named.
 
     Raises:

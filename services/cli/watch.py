@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
@@ -12,22 +14,46 @@ from bus import errors
 from services.cli import output
 from services.cli import panel as drawing
 from services.cli.common import DEFAULTS, Common
+from services.cli.exits import UsageError
 from services.cli.session import Session, operator
 from services.health import Panel, State, Verdict, gather
+from services.home import resolve
 from services.replay import Tally
 
 _EXIT = {Verdict.NOMINAL: 0, Verdict.CONCERN: 1, Verdict.ULTRA: 2}
 
 
-async def status(*, common: Common = DEFAULTS) -> int:
-    """Show the fleet-health panel. Exit status: 0 nominal, 1 concern, 2 ultra."""
-    async with operator(common) as session:
-        view = await gather(session.bus, await session.registry())
+async def status(*, at: str = "", file: Path | None = None, common: Common = DEFAULTS) -> int:
+    """Show the fleet-health panel. Exit status: 0 nominal, 1 concern, 2 ultra.
+
+    Parameters
+    ----------
+    at
+        A moment of the past, such as '2026-11-23 03:12' in local time: the panel of that moment, from the published tables.
+    file
+        With --at, a published fleet.duckdb to look back in, instead of the home's own.
+    """
+    if at or file is not None:
+        view = _then(at, file, common)
+    else:
+        async with operator(common) as session:
+            view = await gather(session.bus, await session.registry())
     if common.json:
         output.json(view)
     else:
         Console().print(drawing.panel(view))
     return _EXIT[view.verdict]
+
+
+def _then(at: str, file: Path | None, common: Common) -> Panel:
+    """The panel of a past moment."""
+    from services import past  # noqa: PLC0415 (the live panel needs no tables)
+    from services.cli import asking  # noqa: PLC0415
+
+    if not at:
+        raise UsageError("expected --at with --file, got none: the live panel comes from the bus")
+    with asking.looking_back(file or resolve(common.home, os.environ).tables, at) as then:
+        return past.panel(then)
 
 
 async def watch(*, every: float = 1.0, common: Common = DEFAULTS) -> int:
