@@ -49,6 +49,10 @@ from services.warden.warden import Warden
 
 log = structlog.get_logger()
 
+#: Bytes of data that a projector may have beside four times what its tables may: allocators reserve more than they use.
+#: Above that a single statement fails, and not the machine.
+_BESIDE = 2 << 30
+
 KINDS = ("launcher", "warden", "agent_runner", "projector")
 
 
@@ -153,19 +157,23 @@ async def start_runner(running: Daemon, agents: Credentials, folder: Path, *, on
     return runner
 
 
-async def start_projector(running: Daemon, *, memory_mb: int, publish_s: float) -> asyncio.Task[None]:
-    """Keeps the tables in step with the streams, and publishes copies; the task ends only by failing.
+async def start_projector(
+    running: Daemon, *, memory_mb: int, publish_s: float, queries: Path | None = None
+) -> asyncio.Task[None]:
+    """Keeps the tables in step with the streams, publishes copies, answers questions; the task ends only by failing.
 
     Args:
         running: the daemon that it is.
         memory_mb: what DuckDB may use.
         publish_s: seconds between two published copies, at least.
+        queries: a folder of named queries, beside the home's own.
     """
     # Arrow and DuckDB cost every other daemon memory and time to start.
     from projections import database, primary, snapshot  # noqa: PLC0415
     from projections.projector import Options as ProjectorOptions  # noqa: PLC0415
     from projections.projector import Projector  # noqa: PLC0415
-    from services.projector import status  # noqa: PLC0415
+    from projections.query import Queries, bounded  # noqa: PLC0415
+    from services.projector import answers, status  # noqa: PLC0415
 
     bus = running.bus
     await journal.wait_until_applied(bus)
@@ -201,6 +209,10 @@ async def start_projector(running: Daemon, *, memory_mb: int, publish_s: float) 
     running.teardown.push("last copy", projector.finish)
     service = await status.serve(bus, projector)
     running.teardown.push("status", service.stop)
+    folders = (home.queries, queries) if queries is not None else (home.queries,)
+    asked = answers.Answers(bus, Queries(projector.cursor, bounded(memory_mb)), folders, answers.lag_of(projector))
+    await asked.open()
+    running.teardown.push("answers", asked.close)
     await running.announce()
     answer_freezes(running, Receipts(running))
     return task
@@ -298,11 +310,16 @@ async def run_warden(home: Home, instance: str) -> None:
         await _until_stopped(running, task)
 
 
-async def run_projector(home: Home, instance: str, memory_mb: int, publish_s: float) -> None:
+async def run_projector(home: Home, instance: str, options: argparse.Namespace) -> None:
     """The projector daemon."""
+    from projections.query import bound_memory  # noqa: PLC0415 (as above)
+
     calm_collector()
+    bound_memory(_BESIDE + 4 * (options.memory_mb << 20))
     async with daemon("projector", instance, home.path, credentials.load(home, "projector")) as running:
-        task = await start_projector(running, memory_mb=memory_mb, publish_s=publish_s)
+        task = await start_projector(
+            running, memory_mb=options.memory_mb, publish_s=options.publish_s, queries=options.queries
+        )
         await _until_stopped(running, task)
 
 
@@ -345,6 +362,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--publish-s", type=float, default=Tables().publish, help="seconds between a projector's copies"
     )
+    parser.add_argument("--queries", type=Path, help="a folder of named queries for a projector")
     options = parser.parse_args(arguments)
     logs.configure()
     home = Home(options.home)
@@ -354,7 +372,7 @@ def main(arguments: list[str] | None = None) -> int:
     elif options.kind == "warden":
         work = run_warden(home, options.instance)
     elif options.kind == "projector":
-        work = run_projector(home, options.instance, options.memory_mb, options.publish_s)
+        work = run_projector(home, options.instance, options)
     else:
         work = run_runner(home, options.instance, options.fleet.resolve().parent, options.only)
     try:

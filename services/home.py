@@ -10,7 +10,9 @@
     ├── credentials/     generated logins
     ├── projections/     the projector's tables, private to it
     ├── archive/         history for ever: Parquet files of all event streams
-    └── fleet.duckdb     a copy of them, for everybody at any time
+    ├── history/         rows of tables that can no longer change, as Parquet files
+    ├── fleet.duckdb     a copy of the tables, for everybody at any time
+    └── queries/         named queries of one's own, if somebody makes the folder
 
 One launcher per home: it holds a lock that the kernel drops with the process, so a launcher that was killed is no obstacle.
 Two homes share nothing. Files are replaced whole: a reader sees the old or the new one, also after a power failure.
@@ -68,6 +70,10 @@ class Home:
         self.archive = self.path / "archive"
         #: What `systems env` exports as SYSTEMS_DUCKDB.
         self.tables = self.path / "fleet.duckdb"
+        #: Rows of the tables that can no longer change, as files.
+        self.history = self.path / "history"
+        #: Named queries of this fleet's own people.
+        self.queries = self.path / "queries"
         self.server_file = self.path / SERVER_FILE
         self.lock_file = self.run / "launcher.lock"
         self.launcher_file = self.run / "launcher.json"

@@ -315,6 +315,13 @@ class Projector(_Table, frozen=True):
     publish: Annotated[float, Meta(ge=0.1)] = 2.0
 
 
+class NamedQueries(_Table, frozen=True):
+    """Named queries of one's own, beside those in the fleet's state directory."""
+
+    #: A folder of .sql files, relative to the fleet file's folder; empty for none.
+    folder: str = ""
+
+
 class Fleet(_Table, frozen=True):
     """A whole fleet file."""
 
@@ -326,6 +333,7 @@ class Fleet(_Table, frozen=True):
     server: Server = Server()
     daemons: Daemons = Daemons()
     projector: Projector = Projector()
+    queries: NamedQueries = NamedQueries()
 
     def roles(self) -> dict[tuple[str, str], Role]:
         """(project, role) -> Role, in the file's order."""

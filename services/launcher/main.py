@@ -244,7 +244,10 @@ def daemons(fleet: Fleet, home: Home, file: Path) -> tuple[tuple[str, tuple[str,
     found = [command("warden")]
     if tables.enabled:
         # It stops after the runners, and so sees what they did last.
-        found.append(command("projector", "--memory-mb", str(tables.memory_mb), "--publish-s", f"{tables.publish:g}"))
+        more = ["--memory-mb", str(tables.memory_mb), "--publish-s", f"{tables.publish:g}"]
+        if fleet.queries.folder:
+            more += ["--queries", str(file.parent / fleet.queries.folder)]
+        found.append(command("projector", *more))
     runners = range(1, fleet.daemons.agent_runner.instances + 1)
     return (*found, *(command(f"agent_runner-{number}") for number in runners))
 
