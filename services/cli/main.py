@@ -21,9 +21,10 @@ from services.cli.exits import CommandFailed, Exit, UsageError, status_of
 
 _FLEET = Group("Fleet", sort_key=1)
 _WORK = Group("Work", sort_key=2)
-_GUARDS = Group("Guards", sort_key=3)
-_BUS = Group("Bus", sort_key=4)
-_SHELL = Group("Shell", sort_key=5)
+_TABLES = Group("Tables", sort_key=3)
+_GUARDS = Group("Guards", sort_key=4)
+_BUS = Group("Bus", sort_key=5)
+_SHELL = Group("Shell", sort_key=6)
 
 
 class Command(NamedTuple):
@@ -60,6 +61,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("cancel", "services.cli.cancel:cancel", _WORK, "Call an invocation off, wherever it stands."),
     Command("roles", "services.cli.roles:roles", _WORK, "Show the registered roles and who works for them."),
     Command("dlq", "services.cli.dlq:app", _WORK, "List, show, redrive or discard dead letters."),
+    Command("sql", "services.cli.sql:sql", _TABLES, "Ask the tables anything."),
+    Command("query", "services.cli.query:query", _TABLES, "Run a named query, or list them."),
+    Command("explain", "services.cli.explain:explain", _TABLES, "Show the events that a row was made of."),
     Command("plan", "services.cli.plan:plan", _BUS, "Show what apply would change, like a diff."),
     Command("apply", "services.cli.plan:apply", _BUS, "Bring the bus to its declared shape."),
     Command("check", "services.cli.check:check", _BUS, "Check a fleet file."),
