@@ -54,9 +54,12 @@ def commands(page: Path) -> Iterator[list[str]]:
     """Every ``systems …`` of a page, in its text and in its shell blocks, as words."""
     lines = codes(page) + [line for block in blocks(page, "sh", "") for line in block.splitlines()]
     for line in lines:
-        found = re.match(r'(?:eval "\$\()?(systems(?: .*)?)$', line.partition("   #")[0].strip().removesuffix(')"'))
+        bare = line.partition("   #")[0].strip()
+        # The one command that stands inside of another: eval "$(systems env)"; nats …
+        inner = re.match(r'eval "\$\((systems[^)]*)\)"', bare)
+        found = inner or re.match(r"(systems(?: .*)?)$", bare)
         if found:
-            yield shlex.split(found.group(1).partition(")")[0], comments=True)
+            yield shlex.split(found.group(1), comments=True)
 
 
 @cache
