@@ -85,6 +85,19 @@ class Written:
         self.invocation(ref, ev.Requested(**({"root": ref.id} | more)), root=more.get("root", ""))
         return ref
 
+    def moment(self, stored_ns: int) -> datetime:
+        """The server's time of a message."""
+        return _EPOCH + timedelta(microseconds=stored_ns // 1000)
+
+    def until(self, at: datetime) -> Written:
+        """The log as it was at a moment."""
+        so_far = Written()
+        for stream, deliveries in self.deliveries.items():
+            kept = [delivery for delivery in deliveries if self.moment(delivery.stored_ns) <= at]
+            if kept:
+                so_far.deliveries[stream] = kept
+        return so_far
+
     def rows(self) -> pa.Table:
         """The whole log as rows."""
         return pa.concat_tables([decode.decode(stream, all_) for stream, all_ in self.deliveries.items()])
