@@ -147,7 +147,7 @@ class Database:
         def work(connection: duckdb.DuckDBPyConnection) -> None:
             with self.batch(connection, batch), transaction(connection):
                 # Not by the fold: that runs over rows of the log as well, to make tables anew or as of a past moment.
-                connection.execute("INSERT INTO hot.log BY NAME SELECT * FROM batch")
+                fold.append(connection)
                 fold.apply(connection)
                 write_positions(connection, positions)
 
