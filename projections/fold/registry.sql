@@ -28,3 +28,22 @@ SELECT
     seq
 FROM listed
 WHERE model <> '';
+
+DELETE FROM hot.price_book;
+INSERT INTO hot.price_book
+WITH revisions AS (
+    SELECT seq, since, row_number() OVER (ORDER BY seq) AS number, lead(since, 1, TIMESTAMP '9999-01-01') OVER (ORDER BY seq) AS until
+    FROM prices WHERE model = ''
+),
+named AS (
+    SELECT
+        p.model, p.input_usd, p.output_usd, r.since, r.until,
+        r.number - row_number() OVER (PARTITION BY p.model, p.input_usd, p.output_usd ORDER BY r.number) AS island
+    FROM prices AS p JOIN revisions AS r USING (seq)
+    WHERE p.model <> ''
+),
+spans AS (
+    SELECT model, {since: min(since), until: max(until), input_usd: input_usd, output_usd: output_usd} AS span
+    FROM named GROUP BY model, input_usd, output_usd, island
+)
+SELECT map_from_entries(list((model, found))) AS book FROM (SELECT model, list(span ORDER BY span.since) AS found FROM spans GROUP BY model);

@@ -1,6 +1,7 @@
 -- The fleet's health as far as events tell it: one row for each thing that is looked at, the worst first.
 CREATE OR REPLACE VIEW v_health AS
-WITH found AS (
+WITH backlog AS MATERIALIZED (FROM v_backlog),
+found AS (
     SELECT
         'kill switch' AS looked_at,
         CASE WHEN bool_or(missing IS NOT NULL OR written > 0) THEN 'ultra' WHEN count(*) > 0 THEN 'concern' ELSE 'nominal' END AS verdict,
@@ -35,13 +36,13 @@ WITH found AS (
         CASE WHEN r.runners = 0 THEN 'no agent_runner has started; ' || q.queued || ' invocations wait' END,
         q.oldest, 'INVOCATIONS', CASE WHEN r.runners = 0 THEN q.seq END
     FROM (SELECT count(*) AS runners FROM daemons WHERE daemon = 'agent_runner' AND state = 'started') AS r,
-        (SELECT coalesce(sum(queued), 0) AS queued, min(oldest_queued_at) AS oldest, arg_min(oldest_queued_seq, oldest_queued_at) AS seq FROM v_backlog) AS q
+        (SELECT coalesce(sum(queued), 0) AS queued, min(oldest_queued_at) AS oldest, arg_min(oldest_queued_seq, oldest_queued_at) AS seq FROM backlog) AS q
     UNION ALL
     SELECT
         'backlog', 'nominal', coalesce(sum(queued), 0),
         coalesce(sum(running), 0) || ' run, ' || coalesce(sum(waiting), 0) || ' wait for a retry, ' || coalesce(sum(scheduled), 0) || ' are not due',
         min(oldest_queued_at), 'INVOCATIONS', arg_min(oldest_queued_seq, oldest_queued_at)
-    FROM v_backlog
+    FROM backlog
     UNION ALL
     SELECT
         'deaf consumers', CASE WHEN count(*) > 0 THEN 'concern' ELSE 'nominal' END, count(*),

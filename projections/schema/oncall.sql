@@ -127,40 +127,42 @@ FROM (
     UNION ALL
     SELECT project, role, claimed_at, claimed_seq FROM hot.claims
 )
+WHERE claimed_at > moment() - INTERVAL 1 HOUR
 GROUP BY ALL;
-COMMENT ON VIEW hot.last_claim IS 'When work of each role was last claimed, as far as the hot claims go back';
+COMMENT ON VIEW hot.last_claim IS 'When work of each role was last claimed, if that was within an hour';
 COMMENT ON COLUMN hot.last_claim.project IS 'Project of the role';
 COMMENT ON COLUMN hot.last_claim.role IS 'Role within the project';
 COMMENT ON COLUMN hot.last_claim.last_claimed_at IS 'When that was stored';
 COMMENT ON COLUMN hot.last_claim.seq IS 'Sequence in INVOCATIONS of the claim';
 
 CREATE OR REPLACE VIEW v_deaf_consumers AS
-WITH standing AS (SELECT * FROM hot.trips WHERE cleared_seq IS NULL AND (until IS NULL OR until > moment()))
+WITH quiet AS (
+    SELECT
+        b.project, b.role, b.queued, b.running, b.oldest_queued_at, b.oldest_queued_id, l.last_claimed_at,
+        coalesce(l.seq, b.oldest_queued_seq) AS seq,
+        list_filter(
+            (SELECT list({scope: scope, told: guard || ' of ' || scope || ' stands'} ORDER BY seq) FROM hot.trips WHERE cleared_seq IS NULL AND (until IS NULL OR until > moment())),
+            lambda t: t.scope IN ('system', b.project, b.project || '/' || b.role, b.project || '_' || b.role)
+        )[1].told AS guarded
+    FROM v_backlog AS b LEFT JOIN hot.last_claim AS l USING (project, role)
+    WHERE b.oldest_queued_at <= moment() - INTERVAL 1 MINUTE AND (l.last_claimed_at IS NULL OR l.last_claimed_at <= moment() - INTERVAL 1 MINUTE)
+)
 SELECT
-    b.project, b.role, b.queued AS waiting, b.oldest_queued_at, b.oldest_queued_id,
-    l.last_claimed_at,
-    seconds_since(coalesce(greatest(l.last_claimed_at, b.oldest_queued_at), b.oldest_queued_at)) AS quiet_s,
+    project, role, queued AS waiting, oldest_queued_at, oldest_queued_id, last_claimed_at,
+    seconds_since(greatest(last_claimed_at, oldest_queued_at)) AS quiet_s,
     CASE
-        WHEN t.guard IS NOT NULL THEN t.guard || ' of ' || t.scope || ' stands'
+        WHEN guarded IS NOT NULL THEN guarded
+        WHEN running > 0 THEN 'its runners are full'
         WHEN (SELECT count(*) FROM daemons WHERE daemon = 'agent_runner' AND state = 'started') = 0 THEN 'no agent_runner has started'
-        WHEN b.running > 0 THEN 'its runners are full'
         ELSE 'runners are there, and nobody claims'
     END AS why,
-    t.guard IS NULL AND b.running = 0 AS deaf,
-    coalesce(l.seq, b.oldest_queued_seq) AS seq
-FROM v_backlog AS b
-LEFT JOIN hot.last_claim AS l USING (project, role)
-LEFT JOIN (
-    SELECT b.project, b.role, min(t.guard) AS guard, min(t.scope) AS scope
-    FROM v_backlog AS b JOIN standing AS t
-        ON t.scope IN ('system', b.project, b.project || '/' || b.role, b.project || '_' || b.role)
-    GROUP BY ALL
-) AS t USING (project, role)
-WHERE b.queued > 0 AND seconds_since(b.oldest_queued_at) > 60 AND coalesce(seconds_since(l.last_claimed_at), 61) > 60
+    guarded IS NULL AND running = 0 AS deaf,
+    seq
+FROM quiet
 ORDER BY deaf DESC, quiet_s DESC;
 COMMENT ON VIEW v_deaf_consumers IS 'Roles whose work waits and of which nothing was claimed for a minute, and what may explain it';
 COMMENT ON COLUMN v_deaf_consumers.waiting IS 'Invocations in its queue';
-COMMENT ON COLUMN v_deaf_consumers.last_claimed_at IS 'When work of the role was last claimed, as far as the hot claims go back';
+COMMENT ON COLUMN v_deaf_consumers.last_claimed_at IS 'When work of the role was last claimed; NULL if that was not within an hour';
 COMMENT ON COLUMN v_deaf_consumers.quiet_s IS 'Seconds without a claim, while work waited';
 COMMENT ON COLUMN v_deaf_consumers.why IS 'What explains it, as far as events tell';
 COMMENT ON COLUMN v_deaf_consumers.deaf IS 'True: neither a guard nor work under way explains it';

@@ -46,3 +46,9 @@ COMMENT ON COLUMN prices.model IS 'Model, as providers report it; empty in the r
 COMMENT ON COLUMN prices.input_usd IS 'US dollars for a million input tokens';
 COMMENT ON COLUMN prices.output_usd IS 'US dollars for a million output tokens';
 COMMENT ON COLUMN prices.seq IS 'Sequence in CONTROL of the event that named it';
+
+CREATE TABLE IF NOT EXISTS hot.price_book (
+    book MAP(VARCHAR, STRUCT(since TIMESTAMP, until TIMESTAMP, input_usd DECIMAL(18, 9), output_usd DECIMAL(18, 9))[])
+);
+COMMENT ON TABLE hot.price_book IS 'All prices in one value, for the macro price_at: made from prices whenever these change';
+COMMENT ON COLUMN hot.price_book.book IS 'Model -> its prices, each with since and until; revisions that changed nothing of a price are one span';

@@ -15,27 +15,6 @@ SELECT stream, seq, stored_at, subject, problem, raw, CAST(raw AS VARCHAR) AS te
 COMMENT ON VIEW rejected IS 'Messages on our subjects that are no events: broken, unknown, or on another''s subject';
 COMMENT ON COLUMN rejected.text IS 'The body as text; bytes that are none are escaped';
 
--- Model -> its prices over time, for the macro price_at. Revisions that changed nothing of a price are one span.
-CREATE OR REPLACE VIEW hot.price_book AS
-WITH revisions AS (
-    SELECT seq, since, row_number() OVER (ORDER BY seq) AS number, lead(since, 1, TIMESTAMP '9999-01-01') OVER (ORDER BY seq) AS until
-    FROM prices WHERE model = ''
-),
-named AS (
-    SELECT
-        p.model, p.input_usd, p.output_usd, r.since, r.until,
-        r.number - row_number() OVER (PARTITION BY p.model, p.input_usd, p.output_usd ORDER BY r.number) AS island
-    FROM prices AS p JOIN revisions AS r USING (seq)
-    WHERE p.model <> ''
-),
-spans AS (
-    SELECT model, {since: min(since), until: max(until), input_usd: input_usd, output_usd: output_usd} AS span
-    FROM named GROUP BY model, input_usd, output_usd, island
-)
-SELECT map_from_entries(list((model, found))) AS book FROM (SELECT model, list(span ORDER BY span.since) AS found FROM spans GROUP BY model);
-COMMENT ON VIEW hot.price_book IS 'All prices in one value, for the money of other views';
-COMMENT ON COLUMN hot.price_book.book IS 'Model -> its prices, each with since and until';
-
 CREATE OR REPLACE VIEW invocations AS
 SELECT
     project, role, id, state, reason, since,
