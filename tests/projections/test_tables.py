@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import zipfile
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -304,3 +305,18 @@ def test_every_view_answers(told: Told) -> None:
         ("poison", "shop/coder"),
         ("sweep", "shop/coder"),
     ]
+
+
+def test_the_page_of_tables(tables: duckdb.DuckDBPyConnection) -> None:
+    """The page docs/tables.md names every public table and view, and nothing that is not there."""
+    page = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
+    listed = {
+        name
+        for line in page.splitlines()
+        if line.startswith("| `")
+        for name in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
+    there = tables.execute(
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main' AND table_catalog = current_database()"
+    ).fetchall()
+    assert listed == {name for (name,) in there}
