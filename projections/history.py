@@ -105,9 +105,8 @@ class Cold:
 
 def name(connection: duckdb.DuckDBPyConnection) -> str:
     """What the present tables are called on the disk: when their making began."""
-    row = connection.execute("SELECT strftime(made_at, '%Y%m%dT%H%M%S%f') FROM hot.made").fetchone()
-    assert row is not None
-    return str(row[0])
+    ((made,),) = connection.execute("SELECT strftime(made_at, '%Y%m%dT%H%M%S%f') FROM hot.made").fetchall()
+    return str(made)
 
 
 def publish(connection: duckdb.DuckDBPyConnection, home: Path) -> None:
@@ -140,6 +139,6 @@ def tidy(connection: duckdb.DuckDBPyConnection, home: Path) -> None:
 
 
 def _number(connection: duckdb.DuckDBPyConnection, statement: str) -> int:
-    row = connection.execute(statement).fetchone()
-    assert row is not None
-    return int(row[0])
+    # To its end: a connection with a result that was not read to the end takes no batch.
+    ((number,),) = connection.execute(statement).fetchall()
+    return int(number)

@@ -169,9 +169,7 @@ def _ends(connection: duckdb.DuckDBPyConnection, home: Path, eras: Mapping[str, 
         stored_us = int(last.segment.last_at.timestamp() * 1_000_000)
         if not last.problem:
             file = quoted(home / "archive" / last.segment.key)
-            row = connection.execute(
+            ((stored_us,),) = connection.execute(
                 f"SELECT epoch_us(arg_max(stored_at, seq)) FROM read_parquet({file}, hive_partitioning = false)"  # noqa: S608
-            ).fetchone()
-            assert row is not None
-            stored_us = int(row[0])
+            ).fetchall()
         yield stream, Position(last.segment.last, stored_us, era)

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 import uvloop
 
@@ -33,6 +34,7 @@ from services.declaration import apply_fleet
 from services.drill.schedule import Rounds
 from services.fleet.file import load
 from services.fleet.registry import Registry
+from services.fleet.spec import Archive
 from services.fleet.spec import Projector as Tables
 from services.home import Home
 from services.launcher.main import Launcher, Options, daemons
@@ -158,14 +160,15 @@ async def start_runner(running: Daemon, agents: Credentials, folder: Path, *, on
 
 
 async def start_projector(
-    running: Daemon, *, memory_mb: int, publish_s: float, queries: Path | None = None
+    running: Daemon, *, memory_mb: int, publish_s: float, archive: Archive = Archive(), queries: Path | None = None
 ) -> asyncio.Task[None]:
-    """Keeps the tables in step with the streams, publishes copies, answers questions; the task ends only by failing.
+    """Keeps the tables in step with the streams, publishes copies, archives, answers questions; ends only by failing.
 
     Args:
         running: the daemon that it is.
         memory_mb: what DuckDB may use.
         publish_s: seconds between two published copies, at least.
+        archive: how history is kept.
         queries: a folder of named queries, beside the home's own.
     """
     # Arrow and DuckDB cost every other daemon memory and time to start.
@@ -173,10 +176,13 @@ async def start_projector(
     from projections.projector import Options as ProjectorOptions  # noqa: PLC0415
     from projections.projector import Projector  # noqa: PLC0415
     from projections.query import Queries, bounded  # noqa: PLC0415
-    from services.projector import answers, status  # noqa: PLC0415
+    from services.projector import answers, archiving, status  # noqa: PLC0415
 
     bus = running.bus
     await journal.wait_until_applied(bus)
+    registry = Registry(bus.bucket("registry"))
+    await registry.open()
+    running.teardown.push("registry", registry.close)
     home = Home(running.home)
     projector = Projector(
         bus.connection,
@@ -188,7 +194,9 @@ async def start_projector(
             settings=database.Settings(memory_mb=memory_mb),
             pace=snapshot.Pace(least_s=publish_s),
         ),
+        archiving.history(bus, home, archive),
     )
+    archiver = archiving.archiver(bus, home, archive, registry, projector)
 
     def evidence() -> Evidence:
         return Evidence(
@@ -199,7 +207,7 @@ async def start_projector(
         )
 
     running.evidence = evidence
-    task = asyncio.create_task(projector.run(), name="projector")
+    task = asyncio.create_task(archiving.together(projector.run(), archiver.run()), name="projector")
 
     async def end() -> None:
         task.cancel()
@@ -208,6 +216,7 @@ async def start_projector(
     running.teardown.push("projector", end)
     running.teardown.push("last copy", projector.finish)
     service = await status.serve(bus, projector)
+    await archiving.serve(service, archiver)
     running.teardown.push("status", service.stop)
     folders = (home.queries, queries) if queries is not None else (home.queries,)
     asked = answers.Answers(bus, Queries(projector.cursor, bounded(memory_mb)), folders, answers.lag_of(projector))
@@ -318,7 +327,11 @@ async def run_projector(home: Home, instance: str, options: argparse.Namespace) 
     bound_memory(_BESIDE + 4 * (options.memory_mb << 20))
     async with daemon("projector", instance, home.path, credentials.load(home, "projector")) as running:
         task = await start_projector(
-            running, memory_mb=options.memory_mb, publish_s=options.publish_s, queries=options.queries
+            running,
+            memory_mb=options.memory_mb,
+            publish_s=options.publish_s,
+            archive=msgspec.json.decode(options.archive, type=Archive),
+            queries=options.queries,
         )
         await _until_stopped(running, task)
 
@@ -363,6 +376,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--publish-s", type=float, default=Tables().publish, help="seconds between a projector's copies"
     )
     parser.add_argument("--queries", type=Path, help="a folder of named queries for a projector")
+    parser.add_argument("--archive", default="{}", metavar="JSON", help="the fleet file's table [archive], as JSON")
     options = parser.parse_args(arguments)
     logs.configure()
     home = Home(options.home)

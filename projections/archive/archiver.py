@@ -76,7 +76,7 @@ class Archiver:
     def __init__(
         self,
         settings: Settings,
-        database: Database,
+        database: Callable[[], Database | None],
         *,
         connection: Connection,
         store: Store,
@@ -90,7 +90,7 @@ class Archiver:
 
         Args:
             settings: see there.
-            database: the projector's primary file.
+            database: the projector's primary file; None while other tables are made.
             connection: to the bus.
             store: of the bus.
             author: who writes the events.
@@ -100,7 +100,9 @@ class Archiver:
             step: see :data:`projections.archive.segment.Step`.
         """
         self.settings = settings
-        self._database = database
+        self._open = database
+        #: When the tables were made that folder and tables were brought together for.
+        self._begun: datetime | None = None
         self._connection, self._store, self._author, self._gate = connection, store, author, gate
         self._publish = publish
         self._windows = windows
@@ -123,7 +125,6 @@ class Archiver:
 
     async def run(self) -> None:
         """For ever."""
-        await self.begin()
         while True:
             await self.look()
             self._wake.clear()
@@ -133,20 +134,22 @@ class Archiver:
             except TimeoutError:
                 continue
 
-    async def begin(self) -> None:
-        """Bring folder and tables together after whatever ended the last process. A server that is away is waited for."""
+    @property
+    def _database(self) -> Database:
+        database = self._open()
+        if database is None:
+            raise errors.Conflict(
+                "expected tables that have caught up, got: they are being made; the archive waits for them"
+            )
+        return database
+
+    async def _begin(self) -> None:
+        """Bring folder and tables together after whatever ended the last process, or made other tables."""
+        made = self._database.made.made_at
+        if made == self._begun:
+            return
         self.settings.root.mkdir(parents=True, exist_ok=True)
-        while True:
-            try:
-                await trim.resume(
-                    self.settings.root, connection=self._connection, store=self._store, author=self._author
-                )
-                break
-            except errors.BusError as exc:
-                log.warning("archiver_waits", error=str(exc))
-                await self._connection.ready()
-                await asyncio.sleep(_LOOK_S / 10)
-        eras = await self._eras()
+        await trim.resume(self.settings.root, connection=self._connection, store=self._store, author=self._author)
         known = await self._read(register.keys)
         inventory = await asyncio.to_thread(manifest.scan, self.settings.root, known=known)
         for path in inventory.leftovers:
@@ -154,15 +157,18 @@ class Archiver:
             path.unlink(missing_ok=True)
         for fault in inventory.faults:
             await self._report(fault)
+        await self._survey()
+        eras = await self._eras()
         current = [one for one in inventory.segments if eras.get(one.stream) == one.created]
-        if current:
-            added = await self._database.run(lambda con: register.add(con, current, self._publish))
-            log.info("segments_registered", count=added)
+        added = await self._database.run(lambda con: register.add(con, current, self._publish))
+        log.info("archive_opened", files=len(known) + added, registered=added)
+        self._begun = made
 
     async def look(self, *, at_once: bool = False) -> None:
         """Do once whatever is due."""
         async with self._turn:
             try:
+                await self._begin()
                 loop_time = asyncio.get_running_loop().time()
                 rarely = at_once or loop_time - self._trimmed_at >= _TRIM_S
                 if rarely or self._doubt:
@@ -280,6 +286,27 @@ class Archiver:
         at = self._author.now()
         await self._database.run(lambda con: register.copied(con, one, target.url, at))
         log.info("segment_copied", segment=str(one), store=target.url)
+
+    async def status(self) -> Status:
+        """How it is doing.
+
+        Raises:
+            BusError: the tables or the server cannot be asked.
+        """
+        registered = await self._read(register.entries)
+        eras = await self._eras()
+        access = self.settings.access
+        current = {
+            stream: [e.segment for e in registered if (e.segment.stream, e.segment.created) == (stream, era)]
+            for stream, era in eras.items()
+        }
+        return Status(
+            archived={stream: manifest.reach(found) for stream, found in current.items()},
+            store=access.url if access is not None else "",
+            uncopied=sum(e.copied_to != access.url for e in registered) if access is not None else 0,
+            problem=self.problem,
+            trim=trim.decide(await self.facts()),
+        )
 
     async def facts(self) -> Facts:
         """What a trim is decided from.

@@ -23,6 +23,7 @@ import msgspec
 from bus import errors
 from services.fleet import checks, durations, place
 from services.fleet.spec import (
+    Archive,
     Backoff,
     Cap,
     Drills,
@@ -53,6 +54,7 @@ _DURATIONS = {
     (Restart, "period"),
     (Drills, "every"),
     (Projector, "publish"),
+    (Archive, "hot"),
 }
 _HANDLERS: dict[str, type[msgspec.Struct]] = {
     str(kind.__struct_config__.tag): kind for kind in typing.get_args(Handler)

@@ -24,6 +24,8 @@ MAX_ACK_WAIT_S = 900.0
 MIN_ACK_WAIT_S = 1.0
 
 
+#: The shortest hot window: schedules look for what they have asked for within their catch-up window, 10 minutes by default.
+MIN_HOT_S = 3600.0
 #: The least megabytes that DuckDB can fold a full batch in.
 MIN_MEMORY_MB = 64
 #: The project of drills, which no fleet file may name: the fleet's runners leave it alone, because its work kills runners.
@@ -322,6 +324,24 @@ class NamedQueries(_Table, frozen=True):
     folder: str = ""
 
 
+class Archive(_Table, frozen=True):
+    """History for ever: how long messages stay in the stream, and where copies of the archive's files go."""
+
+    #: Seconds that messages of INVOCATIONS stay in the stream at least; what came before is in the archive alone.
+    hot: Annotated[float, Meta(ge=MIN_HOT_S)] = 7 * 86_400.0
+    #: Messages in one file; a day that is over closes one as well.
+    segment_rows: Annotated[int, Meta(ge=1000)] = 250_000
+    #: Where copies go, ``s3://BUCKET/PREFIX`` or ``file:///FOLDER``; empty for ``HOME/archive`` alone.
+    url: str = ""
+    #: Address of a store that is not AWS: ``https://s3.example.com``.
+    endpoint: str = ""
+    region: str = "us-east-1"
+    #: Names of the environment variables of the projector that hold the login.
+    key_env: str = "AWS_ACCESS_KEY_ID"
+    secret_env: str = "AWS_SECRET_ACCESS_KEY"  # noqa: S105 (the name of a variable)
+    token_env: str = "AWS_SESSION_TOKEN"  # noqa: S105 (the name of a variable)
+
+
 class Fleet(_Table, frozen=True):
     """A whole fleet file."""
 
@@ -334,6 +354,7 @@ class Fleet(_Table, frozen=True):
     daemons: Daemons = Daemons()
     projector: Projector = Projector()
     queries: NamedQueries = NamedQueries()
+    archive: Archive = Archive()
 
     def roles(self) -> dict[tuple[str, str], Role]:
         """(project, role) -> Role, in the file's order."""

@@ -245,6 +245,7 @@ def daemons(fleet: Fleet, home: Home, file: Path) -> tuple[tuple[str, tuple[str,
     if tables.enabled:
         # It stops after the runners, and so sees what they did last.
         more = ["--memory-mb", str(tables.memory_mb), "--publish-s", f"{tables.publish:g}"]
+        more += ["--archive", msgspec.json.encode(fleet.archive).decode()]
         if fleet.queries.folder:
             more += ["--queries", str(file.parent / fleet.queries.folder)]
         found.append(command("projector", *more))

@@ -112,6 +112,12 @@ def trip_key(counter: str) -> str:
     return trips.tree_key(scope.removeprefix("tree_")) if scope.startswith("tree_") else trips.quota_key(counter)
 
 
+def counts_since(covers: Iterable[Cover], calendar: Calendar, now: datetime) -> datetime | None:
+    """When the longest window began that one of the caps counts over; None for no cap but those of run trees."""
+    kinds = {cover.window for cover in covers if cover.window != Window.TREE.value}
+    return min((calendar.span(kind, now).start for kind in kinds), default=None)
+
+
 def in_units(cap: float, unit: str) -> int:
     """A cap in whole tokens, or whole millionths of a US dollar; what is below one is cut off."""
     return max(0, int(Decimal(repr(cap)) * (_MICROS if unit == USD else 1)))

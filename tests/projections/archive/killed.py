@@ -30,7 +30,6 @@ async def main(url: str, home: Path, copies: str, passed: set[str]) -> None:
     bus = await open_bus(Context(url=url), "killed", Author("/test/killed", clock=clock))
     database = await open_database(home)
     one = archiver(bus, database, home, rows=6, access=Access(url=copies), step=step)
-    await one.begin()
     await one.look(at_once=True)
     sys.stdout.write(f"done {one.problem}\n")
     await database.end()

@@ -150,7 +150,7 @@ def archiver(
     settings = Settings(root=home / "archive", segment_rows=rows, hot_s=hot_s, access=access)
     return Archiver(
         settings,
-        database,
+        lambda: database,
         connection=bus.connection,
         store=bus.store,
         author=bus.author,

@@ -26,7 +26,6 @@ async def test_full_file_is_closed_and_its_rows_leave_the_log(rig: Rig) -> None:
     await rig.work(9)
     await rig.feed()
     archiver = rig.archiver(rows=10)
-    await archiver.begin()
     await archiver.look()
     assert files(rig) == [(1, 10, 10), (11, 20, 10)]
     assert await rig.sql("SELECT min(seq), count(*) FROM hot.log WHERE stream = 'INVOCATIONS'") == [(21, 7)]
@@ -43,7 +42,6 @@ async def test_day_that_is_over_is_closed_by_itself(rig: Rig) -> None:
     midnight = rig.clock.moment.replace(hour=0, minute=0, second=0) + timedelta(days=2)
     archiver = rig.archiver(rows=1_000, hot_s=1e9)
     rig.clock.moment = midnight - timedelta(days=1, hours=1)
-    await archiver.begin()
     await archiver.look()
     assert files(rig) == []
     rig.clock.moment = midnight
