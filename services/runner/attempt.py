@@ -18,7 +18,7 @@ from bus import errors, invocation, wire
 from bus.events import guard
 from bus.events import invocation as ev
 from bus.invocations import Written
-from bus.refusal import GuardRefused, Reason
+from bus.refusal import GuardRefused, Reason, Refusal
 from bus.store import Append
 from bus.trips import pause_key
 from services.guards import pauses

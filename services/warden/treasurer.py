@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from nats.micro.request import Request
 
-from bus import errors
+from bus import errors, trips
 from bus.events import quota as ev
 from bus.events.invocation import Usage
 from bus.ids import key_id
@@ -342,7 +342,9 @@ class Treasurer:
 
 def _by(trip: Refusal, cover: Cover) -> bool:
     """Whether a cap over run trees has stopped one with this refusal."""
-    return trip.reason is Reason.CAPPED and trip.scope.startswith(lines.TREE) and f" raise {cover.text} " in trip.command
+    return (
+        trip.reason is Reason.CAPPED and trip.scope.startswith(lines.TREE) and f" raise {cover.text} " in trip.command
+    )
 
 
 def _question(request: Request) -> Question:

@@ -235,7 +235,7 @@ async def test_counter_of_a_window_that_is_over_is_left_alone(rig: Rig, monkeypa
     monkeypatch.setattr(drift, "LOWER_S", 0.2)
     monkeypatch.setattr(treasurer, "AUDIT_S", 0.0)
     await capped(rig, 1000)
-    desk = treasurer.Treasurer(rig.bus, rig.registry, rig.home)
+    desk = treasurer.Treasurer(rig.bus, rig.registry, rig.home, rig.home / "archive")
     following = asyncio.create_task(desk._account.run())
     await desk._account.read.wait()
     await desk.look()
