@@ -160,7 +160,7 @@ async def start_runner(running: Daemon, agents: Credentials, folder: Path, *, on
 
 
 async def start_projector(
-    running: Daemon, *, memory_mb: int, publish_s: float, archive: Archive = Archive(), queries: Path | None = None
+    running: Daemon, *, memory_mb: int, publish_s: float, archive: Archive | None = None, queries: Path | None = None
 ) -> asyncio.Task[None]:
     """Keeps the tables in step with the streams, publishes copies, archives, answers questions; ends only by failing.
 
@@ -168,7 +168,7 @@ async def start_projector(
         running: the daemon that it is.
         memory_mb: what DuckDB may use.
         publish_s: seconds between two published copies, at least.
-        archive: how history is kept.
+        archive: how history is kept; by default on this machine alone.
         queries: a folder of named queries, beside the home's own.
     """
     # Arrow and DuckDB cost every other daemon memory and time to start.
@@ -178,7 +178,7 @@ async def start_projector(
     from projections.query import Queries, bounded  # noqa: PLC0415
     from services.projector import answers, archiving, status  # noqa: PLC0415
 
-    bus = running.bus
+    bus, archive = running.bus, archive or Archive()
     await journal.wait_until_applied(bus)
     registry = Registry(bus.bucket("registry"))
     await registry.open()
