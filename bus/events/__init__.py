@@ -16,6 +16,7 @@ from bus.events import (
     daemon,
     deadletter,
     drill,
+    finding,
     freeze,
     guard,
     invocation,
@@ -25,6 +26,7 @@ from bus.events import (
     quota,
     registry,
     schedule,
+    sweep,
     topology,
 )
 
@@ -43,6 +45,8 @@ NOUNS: dict[str, dict[str, type[msgspec.Struct]]] = {
     "drill": drill.EVENTS,
     "projection": projection.EVENTS,
     "archive": archive.EVENTS,
+    "sweep": sweep.EVENTS,
+    "finding": finding.EVENTS,
 }
 
 #: CloudEvents type -> Struct of its data.
