@@ -10,6 +10,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import structlog
@@ -132,6 +133,17 @@ class Connection:
         # While nothing is connected every try reports here: bus_lost has said it once.
         if self._up.is_set():
             log.warning("bus_error", url=self.url, error=repr(exc))
+
+    @property
+    def certificate_ends(self) -> datetime | None:
+        """When the certificate ends that the server has shown; None without TLS."""
+        # The driver has no public way to what its transport knows.
+        transport = getattr(self.nc._transport, "_io_writer", None)  # noqa: SLF001
+        tls = transport.get_extra_info("ssl_object") if transport is not None else None
+        shown = tls.getpeercert() if tls is not None else None
+        if not shown or "notAfter" not in shown:
+            return None
+        return datetime.fromtimestamp(ssl.cert_time_to_seconds(shown["notAfter"]), UTC)
 
     @property
     def is_up(self) -> bool:

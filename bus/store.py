@@ -226,6 +226,21 @@ class Store:
         found = [message async for message in self._get(stream, {"last_by_subj": filter_})]
         return _record(found[0]) if found else None
 
+    async def since(self, stream: str, filter_: str, at: datetime) -> tuple[int, int]:
+        """The first message from a time on that matches the filter, and how many there are: (sequence, count).
+
+        Of no such message both are 0.
+        """
+        body = {
+            "next_by_subj": filter_,
+            "start_time": at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+            "batch": 1,
+        }
+        found = [message async for message in self._get(stream, body)]
+        if not found:
+            return 0, 0
+        return found[0].seq, 1 + int(found[0].headers.get("Nats-Num-Pending", "0"))
+
     async def read(
         self, stream: str, filter_: str, *, start: int = 1, limit: int = 0
     ) -> AsyncGenerator[Recorded, None]:

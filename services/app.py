@@ -38,6 +38,8 @@ from services.fleet.spec import Archive
 from services.fleet.spec import Projector as Tables
 from services.home import Home
 from services.launcher.main import Launcher, Options, daemons
+from services.monitor.monitor import Monitor
+from services.monitor.ring import Ring
 from services.quota.asking import WardenClient
 from services.quota.desk import QuotaDesk
 from services.receipts import Receipts
@@ -63,6 +65,19 @@ def requests_of(bus: Bus, registry: Registry) -> Requests:
     return Requests(registry, bus.store, bus.author, bus.artifacts, bus.schedules, bus.gate)
 
 
+def watch_ring(running: Daemon) -> Ring:
+    """Let a daemon watch its neighbour in the watch ring until it ends."""
+    ring = Ring(running.bus, running.kind, running.instance, running.started_at)
+    task = asyncio.create_task(ring.run(), name="ring")
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    running.teardown.push("ring", end)
+    return ring
+
+
 def answer_freezes(running: Daemon, receipts: Receipts) -> None:
     """Let a daemon give its receipts until it ends."""
     task = asyncio.create_task(receipts.run(), name="receipts")
@@ -84,7 +99,17 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
     home = Home(running.home)
     warden = Warden(bus, registry, requests_of(bus, registry), home.run, home.archive)
     running.evidence = warden.evidence
-    task = asyncio.create_task(warden.run(), name="warden")
+    monitor = Monitor(
+        bus,
+        registry,
+        host=running.host,
+        store=Home(running.home).nats,
+        facts=warden.facts,
+        work=lambda: warden.sweeper.work,
+        ready=warden.ready,
+    )
+    warden.beside.append(("monitor", "Sweeps, findings, and raising them: monitor.sweep", monitor.endpoints))
+    task = asyncio.create_task(_together(warden.run(), monitor.run()), name="warden")
 
     async def end() -> None:
         task.cancel()
@@ -93,7 +118,15 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
     running.teardown.push("warden", end)
     await running.announce()
     answer_freezes(running, Receipts(running))
+    watch_ring(running)
     return task
+
+
+async def _together(*work: Coroutine[Any, Any, None]) -> None:
+    """Run all; the first that fails ends the others."""
+    async with asyncio.TaskGroup() as group:
+        for each in work:
+            group.create_task(each)
 
 
 async def start_runner(running: Daemon, agents: Credentials, folder: Path, *, only: str = "") -> Runner:
@@ -156,6 +189,7 @@ async def start_runner(running: Daemon, agents: Credentials, folder: Path, *, on
     running.teardown.push("drain", runner.drain, 3600)
     await runner.open()
     answer_freezes(running, Receipts(running, stopped=runner.stopped, settle=runner.settle))
+    watch_ring(running)
     return runner
 
 
@@ -240,8 +274,9 @@ def child_environment(agents: Credentials, home: Path) -> dict[str, str]:
 class EventReporter:
     """What the supervisor sees, as events; and the end of a dead daemon's heartbeat, so that its claims are swept at once."""
 
-    def __init__(self, running: Daemon) -> None:
+    def __init__(self, running: Daemon, ring: Ring) -> None:
         self._running = running
+        self._ring = ring
 
     async def child_started(self, name: str, pid: int) -> None:
         """A child runs. Daemons say so themselves; the server cannot."""
@@ -274,6 +309,9 @@ class EventReporter:
             daemon=name, host=self._running.host, exits=exits, period_s=period_s, command=command, status=status
         )
         await self._write(name, gave_up)
+        if name == "warden":
+            # The one who would say so is the one that is gone.
+            await self._ring.gone("warden", f"restarted too often ({exits} exits in {period_s:g} s)", command)
 
     async def _write(self, name: str, event: ev.DaemonEvent) -> None:
         bus = self._running.bus
@@ -294,7 +332,7 @@ async def run_launcher(home: Home, file: Path) -> None:
             answer_freezes(running, Receipts(running))
             rounds = asyncio.create_task(Rounds(running.bus, home, loaded.fleet.drills).run(), name="drills")
             try:
-                yield EventReporter(running)
+                yield EventReporter(running, watch_ring(running))
             finally:
                 rounds.cancel()
                 await asyncio.gather(rounds, return_exceptions=True)

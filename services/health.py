@@ -15,6 +15,7 @@ from nats import errors as driver
 
 from bus import errors, flags, subjects
 from bus.events import daemon as daemon_events
+from bus.events.finding import Kind, Severity
 from bus.liveness import BEAT_S, Heartbeat
 from bus.puller import EXPIRES_S
 from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS, Recorded
@@ -27,6 +28,7 @@ from services.guards.proofs import GuardLine
 from services.launcher.reporter import describe
 from services.projector import line as tables
 from services.projector.line import TablesLine
+from services.monitor.status import Status, last_sweep
 from services.quota.lines import QuotaLine
 from services.warden import stranded
 from services.warden.warden import Facts
@@ -37,6 +39,14 @@ LATE_S = 2.5 * BEAT_S
 RECENT_EXIT_S = 300.0
 #: Seconds without a message or an answered empty pull after which a beating daemon is deaf: three pulls went unanswered.
 DEAF_S = 3 * EXPIRES_S
+
+#: Kinds of finding that the panel judges by itself, by what it sees now.
+_SEEN_LIVE = frozenset({
+    Kind.BUS_DOWN, Kind.DAEMON_DOWN, Kind.DAEMON_LATE, Kind.DAEMON_DEAF, Kind.DAEMON_ENDED, Kind.NO_RUNNER, Kind.DEAD_LETTERS,
+    Kind.FROZEN, Kind.FREEZE_UNANSWERED, Kind.WRITTEN_FROZEN, Kind.REFUSED, Kind.PAUSED, Kind.SPEND_UNVERIFIED, Kind.DRILL_FAILED,
+})  # fmt: skip
+#: How the unseen part begins that is only on its way.
+NEWEST = "the newest"
 
 
 class State(StrEnum):
@@ -134,10 +144,29 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
     quota: tuple[QuotaLine, ...] | None = None
     #: The projector's tables; None when nobody can tell, or there is none.
     tables: TablesLine | None = None
+    #: The last sweep of the monitor, the next one, and what is open; None when it was not asked.
+    monitor: Status | None = None
     #: What could not be looked at, and why.
     unseen: tuple[str, ...] = ()
     #: Of a past moment: what no log can tell of it. Neither good nor bad.
     unrecorded: tuple[str, ...] = ()
+
+    @property
+    def waits(self) -> tuple[str, ...]:
+        """What waits for a person, each with what that person runs."""
+        said: list[str] = [
+            f"{line.name}: {line.note}" for line in self.daemons if line.state is State.DOWN and line.note
+        ]
+        if self.dead_letters:
+            said.append(f"{self.dead_letters:,} dead letters: systems dlq ls")
+        if self.kill_switch.mode is flags.Mode.HARD:
+            said.append("a hard freeze: systems thaw --hard")
+        said += [f"a stopped run tree: systems loop clear {t.key[5:]}" for t in self.trips if t.key.startswith("tree.")]
+        for found in self.monitor.findings if self.monitor is not None else ():
+            said += [f"{found.fingerprint}: {proposal}" for proposal in found.proposals]
+            if found.kind == Kind.RAISED and not found.silenced_by:
+                said.append(f"{found.title}: systems findings close {found.fingerprint} --reason TEXT")
+        return tuple(said)
 
 
 def state_of(beat: Heartbeat, now: datetime) -> State:
@@ -216,9 +245,20 @@ def judge(panel: Panel) -> tuple[Verdict, tuple[str, ...]]:
     ]
     if panel.tables is not None and panel.tables.concern:
         concern.append(panel.tables.concern)
+    _judge_findings(panel, ultra, concern)
     concern += [f"not seen: {what}" for what in panel.unseen]
     verdict = Verdict.ULTRA if ultra else Verdict.CONCERN if concern else Verdict.NOMINAL
     return verdict, tuple(ultra + concern)
+
+
+def _judge_findings(panel: Panel, ultra: list[str], concern: list[str]) -> None:
+    """What only a sweep can see; the rest is judged above by what is seen now."""
+    tabled = any(line.daemon == "projector" for line in panel.daemons)
+    for found in panel.monitor.findings if panel.monitor is not None else ():
+        if found.cause or found.silenced_by or found.kind in _SEEN_LIVE or (found.kind == Kind.UNSEEN and not tabled):
+            continue
+        said = found.title + (f": {found.command}" if found.command else "")
+        (ultra if found.severity == Severity.ULTRA else concern).append(said)
 
 
 def _judge_freeze(panel: Panel, ultra: list[str], concern: list[str]) -> None:
@@ -239,8 +279,8 @@ def _judge_freeze(panel: Panel, ultra: list[str], concern: list[str]) -> None:
         concern.append(switch.problem)
 
 
-async def gather(bus: Bus, registry: Registry) -> Panel:
-    """Look at everything.
+async def gather(bus: Bus, registry: Registry, *, findings: bool = True) -> Panel:
+    """Look at everything; without `findings` the monitor is not asked, because it is the one that looks.
 
     Raises:
         BusUnreachable: there is no server to ask.
@@ -271,6 +311,7 @@ async def gather(bus: Bus, registry: Registry) -> Panel:
             for key, trip in sorted((await bus.trips.all()).items())
         ),
         guards=await proofs.look(bus, armed=facts is not None and facts.lag == 0),
+        monitor=await _monitor(bus, unseen) if findings else None,
         unseen=tuple(unseen),
     )
     verdict, reasons = judge(panel)
@@ -285,7 +326,7 @@ async def _facts(bus: Bus, unseen: list[str]) -> Facts | None:
         return None
     facts = msgspec.json.decode(answer.data, type=Facts)
     if facts.lag > 0:
-        unseen.append(f"the newest {facts.lag:,} events (the warden is still reading the log)")
+        unseen.append(f"{NEWEST} {facts.lag:,} events (the warden is still reading the log)")
     return facts
 
 
@@ -296,6 +337,15 @@ async def _quota(bus: Bus, unseen: list[str]) -> tuple[QuotaLine, ...] | None:
         unseen.append(f"spend caps (the warden does not answer: {type(exc).__name__})")
         return None
     return msgspec.json.decode(answer.data, type=tuple[QuotaLine, ...]) or None
+
+
+async def _monitor(bus: Bus, unseen: list[str]) -> Status:
+    try:
+        answer = await bus.connection.nc.request("monitor.status", b"", timeout=2)
+    except (driver.NoRespondersError, driver.TimeoutError) as exc:
+        unseen.append(f"findings (the warden does not answer: {type(exc).__name__})")
+        return Status(last=await last_sweep(bus), next_at=None, findings=())
+    return msgspec.json.decode(answer.data, type=Status)
 
 
 async def _dead_letters(bus: Bus) -> int:

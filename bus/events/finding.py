@@ -132,7 +132,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Changed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """It is still there, and not as it was. The severity is the highest that it has had since it opened."""
+    """It is still there, and not as it was."""
 
     change: Change
     severity: Severity
@@ -175,6 +175,27 @@ class Unsilenced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     owner: str = ""
 
 
+class Proposal(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a triage would do."""
+
+    action: str
+    target: str
+    why: str = ""
+    #: It is on the list of what may be done without a person; all others wait for one.
+    allowed: bool = False
+
+
+class Proposed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A triage has looked at the finding and proposes what to do."""
+
+    #: The triage's invocation.
+    invocation: str
+    summary: str = ""
+    proposals: tuple[Proposal, ...] = ()
+    #: Why its answer is none; empty for a good one.
+    problem: str = ""
+
+
 class Raised(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Somebody on the bus says that something is wrong."""
 
@@ -195,4 +216,5 @@ EVENTS: dict[str, type[msgspec.Struct]] = {
     "silenced": Silenced,
     "unsilenced": Unsilenced,
     "raised": Raised,
+    "proposed": Proposed,
 }

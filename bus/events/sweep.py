@@ -22,6 +22,8 @@ class Trigger(StrEnum):
     DEMAND = "demand"
     #: Something in the log that cannot wait: the alarm.
     EVENT = "event"
+    #: A look in between found that something had changed; looks that find nothing new leave no event.
+    LOOK = "look"
     #: The warden came up: what happened while it was away is looked at first.
     START = "start"
 

@@ -13,6 +13,7 @@ from services.cli.output import age
 from services.guards.proofs import GuardLine
 from services.health import DaemonLine, Panel, State, Verdict
 from services.projector.line import TablesLine
+from services.monitor.status import Status
 from services.quota import lines as quota
 from services.replay import Tally
 
@@ -139,6 +140,17 @@ def _facts(view: Panel) -> Table:
         if guard.name != "kill switch":
             state = "armed" if guard.armed else "not armed: the warden is away"
             table.add_row(guard.name, _guard(guard, Text(state, style=_ARMED[guard.armed]), view.at))
+    if view.monitor is not None:
+        table.add_row("last sweep", _sweep(view.monitor, view.at))
+        speak = [found for found in view.monitor.findings if not found.cause and not found.silenced_by]
+        for place, found in enumerate(speak[:3]):
+            said = Text(f"{found.title}", style="bold red" if found.severity == "ultra" else "yellow")
+            said.append(f" · since {_ago(found.since, view.at)} · {found.fingerprint}", style="dim")
+            table.add_row("findings" if place == 0 else "", said)
+        if len(speak) > 3:
+            table.add_row("", Text(f"{len(speak) - 3:,} more: systems findings", style="dim"))
+    for place, waits in enumerate(view.waits[:4]):
+        table.add_row("for a person" if place == 0 else "", Text(waits, style="bold yellow"))
     return table
 
 
@@ -149,6 +161,25 @@ def _tables(line: TablesLine) -> Text:
     if line.published_age_s is not None:
         text.append(f" · published {age(line.published_age_s)} ago")
     return text
+
+
+def _sweep(status: Status, now: datetime) -> Text:
+    """The last sweep, what is open, and when the next one is due."""
+    if status.last is None:
+        return Text("none yet", style="dim")
+    done = status.last.finished
+    said = Text(done.verdict.value, style=_VERDICT[Verdict(done.verdict.value)])
+    said.append(
+        f" {_ago(status.last.at, now)} in {age(done.took_ms / 1000)} · {done.counts.open} open", style="default"
+    )
+    if done.counts.muted or done.counts.silenced:
+        said.append(f" ({done.counts.muted} explained, {done.counts.silenced} silenced)", style="dim")
+    if done.unseen:
+        said.append(f" · not seen: {'; '.join(done.unseen)}", style="bold yellow")
+    if status.next_at is not None:
+        until = (status.next_at - now).total_seconds()
+        said.append(f" · next in {age(until)}" if until > 0 else f" · next is {age(-until)} late", style="default")
+    return said
 
 
 def _guard(guard: GuardLine, said: Text, now: datetime) -> Text:

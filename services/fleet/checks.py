@@ -24,6 +24,7 @@ from services.fleet.spec import (
     FunctionHandler,
     HttpHandler,
     LlmHandler,
+    Monitor,
     Project,
     Quota,
     Role,
@@ -160,6 +161,23 @@ def server(values: Values, _: Known, wrong: Wrong) -> None:
         )
 
 
+def monitor(values: Values, known: Known, wrong: Wrong) -> None:
+    """An address that cannot be called, a role that is not there, limits that contradict each other."""
+    _address("ping_url", values.get("ping_url") or None, wrong)
+    triage = values.get("triage", "")
+    fault = _asked(triage, known) if triage else ""
+    if fault or triage.endswith("/*"):
+        wrong(("triage",), fault or f"expected one role, got: {triage!r}")
+    defaults = Monitor()
+    left = values.get("storage_left", defaults.storage_left)
+    gone = values.get("storage_gone", defaults.storage_gone)
+    if gone > left:
+        wrong(("storage_gone",), f"expected at most storage_left ({left:g}), got: {gone:g}; it is the worse of the two")
+    for place, allowed in enumerate(values.get("allow", ())):
+        if len(allowed.split()) != 2:
+            wrong(("allow", place), f"expected an action and its target, as 'restart agent_runner-*', got: {allowed!r}")
+
+
 def cap(values: Values, _: Known, wrong: Wrong) -> None:
     """A part of a token."""
     amount = values.get("cap")
@@ -215,6 +233,7 @@ CHECKS: dict[type[msgspec.Struct], Callable[[Values, Known, Wrong], None]] = {
     FunctionHandler: function,
     HttpHandler: http,
     LlmHandler: llm,
+    Monitor: monitor,
     Server: server,
 }
 

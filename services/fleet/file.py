@@ -29,6 +29,7 @@ from services.fleet.spec import (
     Drills,
     Fleet,
     Handler,
+    Monitor,
     Price,
     Project,
     Projector,
@@ -55,6 +56,17 @@ _DURATIONS = {
     (Drills, "every"),
     (Projector, "publish"),
     (Archive, "hot"),
+    (Monitor, "every"),
+    (Monitor, "grace"),
+    (Monitor, "look"),
+    (Monitor, "claim_age"),
+    (Monitor, "dead_letter_age"),
+    (Monitor, "lately"),
+    (Monitor, "projection_lag"),
+    (Monitor, "clock_skew"),
+    (Monitor, "certificate"),
+    (Monitor, "drill_age"),
+    (Monitor, "raise_stands"),
 }
 _HANDLERS: dict[str, type[msgspec.Struct]] = {
     str(kind.__struct_config__.tag): kind for kind in typing.get_args(Handler)

@@ -19,7 +19,7 @@ from bus.events.moment import Moment
 from bus.invocation import Limits
 from services.fleet import cron
 from services.fleet.schema import check_schema
-from services.fleet.spec import Fleet, LoopLimits, Project, Quota, Role, Unit, Window
+from services.fleet.spec import Fleet, LoopLimits, Monitor, Project, Quota, Role, Unit, Window
 
 log = structlog.get_logger()
 
@@ -65,6 +65,7 @@ class CapOverride(msgspec.Struct, frozen=True, kw_only=True):
 #: Keys of the whole system's settings.
 QUOTA_KEY = "guards.quota"
 LOOP_KEY = "guards.loop"
+MONITOR_KEY = "guards.monitor"
 
 
 def caps_key(scope: str) -> str:
@@ -98,6 +99,7 @@ def entries(fleet: Fleet, prompts: dict[str, str]) -> dict[str, bytes]:
         found[prompt_key(name)] = text.encode()
     found[QUOTA_KEY] = msgspec.json.encode(fleet.quota)
     found[LOOP_KEY] = msgspec.json.encode(fleet.loop)
+    found[MONITOR_KEY] = msgspec.json.encode(fleet.monitor)
     return found
 
 
@@ -134,6 +136,7 @@ class Registry:
         #: KV revision of the quota settings: the version of the prices.
         self.quota_revision = 0
         self.loop = LoopLimits()
+        self.monitor = Monitor()
         #: Caps set by people, by scope token.
         self.overrides: dict[str, tuple[CapOverride, ...]] = {}
         #: Limits of roles that were removed: some of their work may still be unfinished.
@@ -220,8 +223,10 @@ class Registry:
                 self.quota_revision = entry.revision
             case "loop":
                 self.loop = LoopLimits() if entry.gone else msgspec.json.decode(entry.value, type=LoopLimits)
+            case "monitor":
+                self.monitor = Monitor() if entry.gone else msgspec.json.decode(entry.value, type=Monitor)
             case _:
-                raise ValueError("expected guards.quota or guards.loop")
+                raise ValueError("expected guards.quota, guards.loop or guards.monitor")
 
     def _take_role(self, name: str, entry: Entry) -> None:
         project, dot, role_name = name.partition(".")

@@ -342,6 +342,50 @@ class Archive(_Table, frozen=True):
     token_env: str = "AWS_SESSION_TOKEN"  # noqa: S105 (the name of a variable)
 
 
+class Monitor(_Table, frozen=True):
+    """When the monitor looks at the whole fleet, and from where on something is wrong. Times are seconds."""
+
+    #: Between two sweeps of the server's schedule; in between, what happens is looked at as it happens.
+    every: Annotated[float, Meta(ge=1)] = 7200.0
+    #: How late a sweep may be before that is a finding of the launcher.
+    grace: Positive = 300.0
+    #: Between two looks in between; they are written down only when they find that something has changed.
+    look: Annotated[float, Meta(ge=0.1)] = 10.0
+    #: Address of an outside dead man's switch that is called at every sweep; empty for none.
+    ping_url: str = ""
+    #: Work of one role that waits to be handed out.
+    backlog: Count = 10_000
+    #: Age of a claim that its role's own timeout does not explain.
+    claim_age: Positive = 3600.0
+    #: Dead letters of one look-back window (`lately`) from which a backlog is ultra, and the age of the oldest from which it is.
+    dead_letter_surge: Count = 25
+    dead_letter_age: Positive = 3 * 86_400.0
+    #: The window over which rates and single events are looked at.
+    lately: Positive = 3600.0
+    #: Failures of one kind in that window that are worth a finding, and how many times the usual they must be.
+    errors: Count = 10
+    error_factor: Positive = 3.0
+    #: How far the tables may be behind the log.
+    projection_lag: Positive = 60.0
+    #: Parts of disk, store and memory that are left: below the first a concern, below the second ultra.
+    storage_left: Annotated[float, Meta(ge=0, le=1)] = 0.10
+    storage_gone: Annotated[float, Meta(ge=0, le=1)] = 0.03
+    memory_left: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    #: Difference between the server's clock and ours.
+    clock_skew: Positive = 2.0
+    #: Before the end of the server's certificate.
+    certificate: Positive = 21 * 86_400.0
+    #: Age of the last proof of a guard.
+    drill_age: Positive = 30 * 86_400.0
+    #: Concerns that one role may raise in an hour, and how long one stands that nobody raises again.
+    raises: Count = 6
+    raise_stands: Positive = 86_400.0
+    #: Role that gets each new finding for triage, as ``project/role``; empty for nobody.
+    triage: str = ""
+    #: What a triage may have done without a person, as ``ACTION TARGET`` with ``*`` for any: ``restart agent_runner-*``.
+    allow: tuple[str, ...] = ()
+
+
 class Fleet(_Table, frozen=True):
     """A whole fleet file."""
 
@@ -355,6 +399,7 @@ class Fleet(_Table, frozen=True):
     projector: Projector = Projector()
     queries: NamedQueries = NamedQueries()
     archive: Archive = Archive()
+    monitor: Monitor = Monitor()
 
     def roles(self) -> dict[tuple[str, str], Role]:
         """(project, role) -> Role, in the file's order."""

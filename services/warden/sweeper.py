@@ -70,6 +70,10 @@ class Sweeper:
         """Messages of the log that are not folded yet; at least 1 before the first look is over."""
         return self._log.pending if self._caught_up.is_set() else max(1, self._log.pending)
 
+    async def caught_up(self) -> None:
+        """Wait until everything is folded that was in the log at the start."""
+        await self._caught_up.wait()
+
     @property
     def last_answer_at(self) -> datetime | None:
         """When the server last said anything about the log."""

@@ -81,6 +81,8 @@ class Ticks:
             case "cron", [project, role, name]:
                 stored_at = datetime.fromtimestamp(delivery.stored_ns / 1e9, UTC)
                 await self._cron(project, role, name, stored_at)
+            case "monitor", _:
+                pass  # the monitor's own consumer has it
             case _:
                 log.warning("rubbish_stepped_over", subject=delivery.subject, seq=delivery.seq)
 

@@ -8,11 +8,13 @@ All of it is caught up with when the warden is back.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import structlog
+from nats.micro.request import Request
 
 from bus import errors, subjects, topology, wire
 from bus.events import advisory
@@ -38,7 +40,10 @@ log = structlog.get_logger()
 #: Seconds until the server's schedules are looked at again after it did not answer.
 _AGAIN_S = 2.0
 
-_DEAD_LETTERS, _TICKS, _ADVISORIES = topology.SERVICE_CONSUMERS
+_DEAD_LETTERS, _TICKS, _ADVISORIES = topology.SERVICE_CONSUMERS[:3]
+
+#: Endpoints of a micro service: name -> subject and answer.
+Endpoints = dict[str, tuple[str, Callable[[Request], Awaitable[bytes]]]]
 
 
 class RunningFact(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,12 +96,18 @@ class Warden:
         self._ticks = Ticks(bus, registry, requests)
         self._services = Services(bus, registry, requests, self.facts)
         self._changed = asyncio.Event()
+        self._opened = asyncio.Event()
+        #: Micro services of what runs beside the warden: name, description, endpoints.
+        self.beside: list[tuple[str, str, Endpoints]] = []
 
     async def run(self) -> None:
         """For ever."""
         self._registry.on_change = self._registry_changed
         await self._services.open()
         await self._services.serve("quota", "Caps, and what is spent", self.treasurer.endpoints)
+        for name, description, endpoints in self.beside:
+            await self._services.serve(name, description, endpoints)
+        self._opened.set()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.sweeper.run())
@@ -112,6 +123,11 @@ class Warden:
                 group.create_task(self._keep_schedules())
         finally:
             await self._services.close()
+
+    async def ready(self) -> None:
+        """Wait until it answers, and has read all that was in the log at its start."""
+        await self._opened.wait()
+        await self.sweeper.caught_up()
 
     def _registry_changed(self, _key: str) -> None:
         self._changed.set()

@@ -1,0 +1,203 @@
+"""Who watches the watcher: each kind of daemon watches the next, and the launcher the sweeps themselves.
+
+launcher > agent_runner > slack_mirror > warden > projector > launcher; a kind that a fleet does not have is left out, and the
+one before it watches the one after. What is found is a finding like any other, opened and closed under its fence, so that
+several watchers of one kind say it once. Not noticed from inside: that all of them are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from datetime import datetime
+
+import msgspec
+import structlog
+
+from bus import errors
+from bus.events import daemon as daemons
+from bus.events import finding as ev
+from bus.events.finding import CloseReason, Evidence, Kind, Severity
+from bus.events.sweep import Finished
+from bus.liveness import BEAT_S, Heartbeat
+from bus.store import CONTROL, Recorded
+from services.daemon import Bus
+from services.fleet.registry import MONITOR_KEY
+from services.fleet.spec import Monitor
+from services.monitor.finding import Finding, opened
+from services.monitor.ledger import scope
+
+log = structlog.get_logger()
+
+#: Who watches whom.
+ORDER = ("launcher", "agent_runner", "slack_mirror", "warden", "projector")
+#: Who also watches that sweeps come.
+SWEEP_WATCHERS = frozenset({"launcher", "slack_mirror"})
+#: Seconds between two looks, at most.
+LOOK_S = 5.0
+#: Seconds without a beat after which a daemon does not count as there.
+_SILENT_S = 3.5 * BEAT_S
+#: Looks in a row that must find nobody: one that is just being restarted is not silent.
+_LOOKS = 2
+
+
+def watched(kind: str, expected: Collection[str]) -> str:
+    """The kind that a kind watches: the next one round the ring that the fleet has; empty for none. Pure."""
+    if kind not in ORDER:
+        return ""
+    place = ORDER.index(kind)
+    following = (*ORDER[place + 1 :], *ORDER[:place])
+    return next((one for one in following if one in expected), "")
+
+
+def is_silent(kind: str, beats: Collection[Heartbeat], now: datetime) -> bool:
+    """Whether nobody of a kind beats. Pure."""
+    return not any(beat.daemon == kind and (now - beat.at).total_seconds() <= _SILENT_S for beat in beats)
+
+
+def late_by(last: datetime | None, since: datetime, now: datetime, limits: Monitor) -> float:
+    """Seconds by which a sweep is overdue; 0 when it is not. Pure.
+
+    Args:
+        last: when the last one finished.
+        since: when the watcher began to watch: what was not due in its time it cannot miss.
+        now: wall time.
+        limits: how often, and how late is late.
+    """
+    waited = (now - max(since, last or since)).total_seconds()
+    return max(0.0, waited - limits.every) if waited > limits.every + limits.grace else 0.0
+
+
+class Ring:
+    """One daemon's place in the ring."""
+
+    def __init__(self, bus: Bus, kind: str, instance: str, started_at: datetime) -> None:
+        self._bus = bus
+        self._kind = kind
+        self._instance = instance
+        self._started_at = started_at
+        self._silent = 0
+
+    async def run(self) -> None:
+        """For ever; a look that the server does not answer is made again."""
+        pause = LOOK_S
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                limits = await self._limits()
+                pause = min(LOOK_S, limits.every / 4)
+                await self._watch_neighbour()
+                if self._kind in SWEEP_WATCHERS:
+                    await self._watch_sweeps(limits)
+            except errors.BusError as exc:
+                log.warning("ring_unwatched", error=str(exc), again_s=pause)
+
+    async def _limits(self) -> Monitor:
+        entry = await self._bus.bucket("registry").get(MONITOR_KEY)
+        if entry is None:
+            return Monitor()
+        try:
+            return msgspec.json.decode(entry.value, type=Monitor)
+        except msgspec.DecodeError as exc:
+            log.error("monitor_settings_unreadable", error=str(exc), action="going by the defaults")
+            return Monitor()
+
+    async def _watch_neighbour(self) -> None:
+        beats = await self._bus.liveness.all()
+        neighbour = watched(self._kind, {beat.daemon for beat in beats} | await self._owed())
+        if not neighbour:
+            return
+        if not is_silent(neighbour, beats, self._bus.author.now()):
+            self._silent = 0
+            await self._over(Kind.DAEMON_SILENT, neighbour)
+            return
+        self._silent += 1
+        if self._silent >= _LOOKS:
+            await self.gone(neighbour)
+
+    async def _owed(self) -> set[str]:
+        """The kinds that should be there: the last word about one of their seats is not that it was asked to stop."""
+        info = await self._bus.connection.api(f"STREAM.INFO.{CONTROL}", {"subjects_filter": "ctl.daemon.>"})
+        seats = {subject.split(".")[2] for subject in info["state"].get("subjects") or {}}
+        lasts = await asyncio.gather(*(self._bus.store.last(CONTROL, f"ctl.daemon.{seat}.*") for seat in sorted(seats)))
+        return {
+            kind_of(last)
+            for last in lasts
+            if last is not None and last.data is not None and not isinstance(last.data, daemons.Stopped)
+        }
+
+    async def gone(self, kind: str, why: str = "", command: str = "") -> None:
+        """Say that nobody of a kind is there: once."""
+        now = self._bus.author.now()
+        await self._found(
+            Finding(
+                kind=Kind.DAEMON_SILENT,
+                severity=Severity.ULTRA,
+                subject=kind,
+                title=f"no {kind} beats" + (f": {why}" if why else ""),
+                since=now,
+                detail=f"said by {self._instance}, its neighbour in the watch ring",
+                command=command or "systems status",
+                by=self._instance,
+            )
+        )
+
+    async def _watch_sweeps(self, limits: Monitor) -> None:
+        last = await self._bus.store.last(CONTROL, "ctl.sweep.*.finished")
+        at = last.stored_at if last is not None and isinstance(last.data, Finished) else None
+        late = late_by(at, self._started_at, self._bus.author.now(), limits)
+        if not late:
+            await self._over(Kind.SWEEP_LATE, "sweep")
+            return
+        ended = f"the last one finished at {at:%Y-%m-%d %H:%M:%S} UTC" if at is not None else "there was none yet"
+        await self._found(
+            Finding(
+                kind=Kind.SWEEP_LATE,
+                severity=Severity.CONCERN,
+                subject="sweep",
+                title=f"a sweep is due every {limits.every:g} s, and none has finished in time",
+                since=self._bus.author.now(),
+                detail=f"{ended}; said by {self._instance}",
+                value=round(late, 1),
+                evidence=(Evidence(CONTROL, last.seq),) if last is not None else (),
+                command="systems sweep",
+                by=self._instance,
+            )
+        )
+
+    # ---- the record
+
+    async def _found(self, found: Finding) -> None:
+        last = await self._bus.store.last(CONTROL, scope(found.fingerprint))
+        if _is_open(last):
+            return
+        await self._append(found.fingerprint, opened(found, ""), last)
+        log.error("ring_broken", kind=found.kind.value, subject=found.subject, title=found.title)
+
+    async def _over(self, kind: Kind, subject: str) -> None:
+        print_ = Finding(
+            kind=kind, severity=Severity.CONCERN, subject=subject, title="", since=self._started_at
+        ).fingerprint
+        last = await self._bus.store.last(CONTROL, scope(print_))
+        if not _is_open(last):
+            return
+        await self._append(print_, ev.Closed(reason=CloseReason.GONE, by=self._instance), last)
+        log.info("ring_whole", kind=kind.value, subject=subject)
+
+    async def _append(self, print_: str, event: ev.Opened | ev.Closed, last: Recorded | None) -> None:
+        envelope = self._bus.author.control(print_, event)
+        try:
+            await self._bus.store.append(envelope, expect=last.seq if last is not None else 0, scope=scope(print_))
+        except errors.SequenceConflict:
+            log.info("finding_overtaken", fingerprint=print_, event=type(event).__name__)
+
+
+def _is_open(last: Recorded | None) -> bool:
+    return last is not None and not isinstance(last.data, ev.Closed)
+
+
+def kind_of(last: Recorded) -> str:
+    """The kind of daemon that a record of ``ctl.daemon.<instance>_<host>.<event>`` is about."""
+    instance = last.subject.split(".")[2].rpartition("_")[0]
+    head, _, number = instance.rpartition("-")
+    return head if head and number.isdigit() else instance
