@@ -140,7 +140,7 @@ def gathered(found: Iterable[Finding]) -> dict[str, Finding]:
     for one in found:
         other = by_print.get(one.fingerprint)
         if other is None:
-            by_print[one.fingerprint] = one
+            by_print[one.fingerprint] = msgspec.structs.replace(one, evidence=one.evidence[: ev.EVIDENCE_LIMIT])
             continue
         worse, milder = (one, other) if _badness(one) > _badness(other) else (other, one)
         evidence = tuple(dict.fromkeys((*worse.evidence, *milder.evidence)))[: ev.EVIDENCE_LIMIT]
