@@ -66,6 +66,7 @@ STATUSES: dict[str, Exit] = {
     "PermissionDenied": Exit.REFUSED,
     "SequenceConflict": Exit.REFUSED,
     "GuardRefused": Exit.LATER,
+    "RaiseRefused": Exit.LATER,
     "StreamFrozen": Exit.LATER,
     "StoreFull": Exit.LATER,
     "FrozenShape": Exit.LATER,

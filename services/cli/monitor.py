@@ -16,21 +16,19 @@ from bus.events import finding as ev
 from bus.events.finding import CloseReason, Severity
 from services.cli import output
 from services.cli.common import DEFAULTS, Common, Flag
-from services.cli.exits import CommandFailed, Exit, UsageError, status_of_kind
+from services.cli.exits import CommandFailed, Exit, UsageError
 from services.cli.session import Session, operator
 from services.fleet import durations
-from services.monitor import raised
+from services.monitor import raised, raising
 from services.monitor.ledger import Ledger
 from services.monitor.memory import Step
 from services.monitor.monitor import shown
 from services.monitor.status import Done, Open, Status, last_sweep
-from services.requests.service import ACTOR, PARENT, No
+from services.requests.service import ACTOR, PARENT
 
 _EXIT = {"nominal": Exit.DONE, "concern": Exit.REFUSED, "ultra": Exit.FAILED}
 #: Seconds that a sweep may take.
 _SWEEP_S = 60.0
-#: Seconds for any other answer.
-_ANSWER_S = 5.0
 #: The longest that a finding may be silenced: what nobody looks at for so long is no silence.
 _LONGEST_S = 30 * 86_400.0
 #: Times that a finding is read again because somebody else has written to it meanwhile.
@@ -50,15 +48,20 @@ async def sweep(*, common: Common = DEFAULTS) -> int:
         common: Which fleet, and how to print.
     """
     async with operator(common) as session:
-        answer = await _ask(session, "monitor.sweep", b"", {ACTOR: session.actor}, _SWEEP_S)
-    if answer is None:
-        raise CommandFailed(
-            "expected an answer from the monitor, got none: it runs in the warden; see `systems status`, or run "
-            "`systems start warden`",
-            Exit.UNREACHABLE,
-            "NoMonitor",
-        )
-    status = msgspec.json.decode(answer, type=Status)
+        try:
+            answer = await session.bus.connection.nc.request(
+                "monitor.sweep", b"", headers={ACTOR: session.actor}, timeout=_SWEEP_S
+            )
+        except driver.NoRespondersError as exc:
+            raise CommandFailed(
+                "expected the monitor to answer, got nobody: the warden, in which it runs, is away; see `systems status`, "
+                "or run `systems start warden`",
+                Exit.UNREACHABLE,
+                "BusUnreachable",
+            ) from exc
+        except (driver.Error, TimeoutError) as exc:
+            raise errors.Unanswered("monitor.sweep", _SWEEP_S) from exc
+    status = msgspec.json.decode(answer.data, type=Status)
     assert status.last is not None  # its own sweep
     if common.json:
         output.json(status)
@@ -174,41 +177,27 @@ async def raise_(
         evidence: A message that shows it, as STREAM:SEQUENCE, or any text. May be repeated.
         common: Which fleet, and how to print.
     """
-    asked = raised.Raise(severity=Severity(severity), title=title, detail=detail, evidence=evidence)
-    body = msgspec.json.encode(asked)
-    asked = raised.read(body)
+    asked = raising.Raise(severity=Severity(severity), title=title, detail=detail, evidence=evidence)
+    asked = raised.read(msgspec.json.encode(asked))
     parent = os.environ.get("SYSTEMS_PARENT", "")
+    away = False
     async with operator(common) as session:
         headers = {ACTOR: session.actor} | ({PARENT: parent} if parent else {})
-        answer = await _ask(session, "monitor.raise", body, headers, _ANSWER_S)
-        if answer is not None:
-            taken = msgspec.json.decode(answer, type=raised.Taken)
-        else:
+        try:
+            taken = await raising.ask(session.bus.connection, asked, headers)
+        except raising.MonitorAway:
             # Nobody limits us now: a person's word must not be lost because the warden is.
+            away = True
             event = raised.event(asked, session.actor)
-            taken = raised.Taken(fingerprint=raised.print_of(event))
+            taken = raising.Taken(fingerprint=raised.print_of(event))
             await session.bus.store.append(session.bus.author.control(taken.fingerprint, event))
     if common.json:
         output.json(taken)
     elif taken.deduplicated:
         print(f"{taken.fingerprint} is open already")
     else:
-        print(f"{taken.fingerprint} raised" + ("" if answer is not None else "; the warden is away, and will find it"))
+        print(f"{taken.fingerprint} raised" + ("; the warden is away, and will find it" if away else ""))
     return Exit.DONE
-
-
-async def _ask(session: Session, subject: str, body: bytes, headers: dict[str, str], timeout: float) -> bytes | None:
-    """The answer of the monitor; None when nobody is there to give one."""
-    try:
-        answer = await session.bus.connection.nc.request(subject, body, headers=headers, timeout=timeout)
-    except driver.NoRespondersError:
-        return None
-    except (driver.Error, TimeoutError) as exc:
-        raise errors.Unanswered(subject, timeout) from exc
-    if (answer.headers or {}).get("Nats-Service-Error"):
-        no = msgspec.json.decode(answer.data, type=No)
-        raise CommandFailed(no.reason, status_of_kind(no.refused), no.refused)
-    return bytes(answer.data)
 
 
 async def _ledger(session: Session) -> Ledger:

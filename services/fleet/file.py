@@ -59,6 +59,7 @@ _DURATIONS = {
     (Monitor, "every"),
     (Monitor, "grace"),
     (Monitor, "look"),
+    (Monitor, "loop_lag"),
     (Monitor, "claim_age"),
     (Monitor, "dead_letter_age"),
     (Monitor, "lately"),

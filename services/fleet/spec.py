@@ -353,6 +353,8 @@ class Monitor(_Table, frozen=True):
     look: Annotated[float, Meta(ge=0.1)] = 10.0
     #: Address of an outside dead man's switch that is called at every sweep; empty for none.
     ping_url: str = ""
+    #: How late a daemon's event loop may run before it counts as slow.
+    loop_lag: Positive = 2.0
     #: Work of one role that waits to be handed out.
     backlog: Count = 10_000
     #: Age of a claim that its role's own timeout does not explain.

@@ -107,7 +107,7 @@ class Ledger:
             seq = await self._bus.store.append(event, expect=expect, scope=scope(step.fingerprint))
         except errors.SequenceConflict:
             # A person or a neighbour in the watch ring was quicker: the next look goes by what they have said.
-            log.info("finding_overtaken", fingerprint=step.fingerprint, event=type(step.event).__name__)
+            log.info("finding_overtaken", fingerprint=step.fingerprint, what=type(step.event).__name__)
             return False
         self._seqs[step.fingerprint] = seq
         return True

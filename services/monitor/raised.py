@@ -15,40 +15,19 @@ from nats.micro.request import Request
 
 from bus import errors, subjects
 from bus.events import finding as ev
-from bus.events.finding import EVIDENCE_LIMIT, Evidence, Kind, Severity
+from bus.events.finding import EVIDENCE_LIMIT, Evidence, Kind
 from bus.subjects import Ref
 from services.daemon import Bus
 from services.fleet.registry import Registry
 from services.fleet.spec import Monitor
 from services.monitor.finding import DETAIL_LIMIT, TITLE_LIMIT, fingerprint, rank
 from services.monitor.ledger import HOUR_S, Ledger
+from services.monitor.raising import Raise, RaiseRefused, Taken
 from services.requests.service import ACTOR, PARENT
 
 #: How many times what one may raise all may raise together.
 _ALL = 10
 _AT = re.compile(r"([A-Z_]{1,64}):([0-9]{1,18})")
-
-
-class RaiseRefused(errors.BusError):
-    """A concern was not taken; the sentence says why, and what holds instead."""
-
-
-class Raise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is raised, as JSON."""
-
-    severity: Severity
-    title: str
-    detail: str = ""
-    #: ``STREAM:SEQUENCE`` each; any other text becomes a line of the detail.
-    evidence: tuple[str, ...] = ()
-
-
-class Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to one that was taken."""
-
-    fingerprint: str
-    #: It was open already, and nothing was written.
-    deduplicated: bool = False
 
 
 def read(body: bytes) -> Raise:

@@ -189,7 +189,7 @@ class Ring:
         try:
             await self._bus.store.append(envelope, expect=last.seq if last is not None else 0, scope=scope(print_))
         except errors.SequenceConflict:
-            log.info("finding_overtaken", fingerprint=print_, event=type(event).__name__)
+            log.info("finding_overtaken", fingerprint=print_, what=type(event).__name__)
 
 
 def _is_open(last: Recorded | None) -> bool:

@@ -140,7 +140,7 @@ def certificate(seen: Seen, limits: Monitor) -> Findings:
 # ---- daemons
 
 
-def daemons(seen: Seen, _limits: Monitor) -> Findings:
+def daemons(seen: Seen, limits: Monitor) -> Findings:
     """By evidence of work: gone is down, beating too late is late, beating without any work or answer is deaf."""
     for line in seen.panel.daemons if seen.panel is not None else ():
         subject = f"{line.name}@{line.host}" if line.host else line.name
@@ -171,6 +171,17 @@ def daemons(seen: Seen, _limits: Monitor) -> Findings:
                 evidence=evidence,
                 detail=f"pid {line.pid}, {line.handled} handled since its start; its consumers or its login may be gone",
                 command=f"systems restart {line.name}",
+            )
+        elif line.loop_lag_s > limits.loop_lag:
+            yield Finding(
+                kind=Kind.DAEMON_LATE,
+                severity=CONCERN,
+                subject=subject,
+                title=f"{line.name} is slow: its event loop was late by {line.loop_lag_s:.1f} s",
+                since=seen.at,
+                value=line.loop_lag_s,
+                evidence=evidence,
+                detail=f"pid {line.pid}, {line.in_flight} in hand; a handler may block it, or the machine is too busy",
             )
         if line.exited_at is not None and line.state is not State.DOWN:
             yield Finding(

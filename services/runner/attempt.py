@@ -110,6 +110,7 @@ class Attempt:
             gate=self._check_gate,
             request=self.running.request,
             artifact=self.running.artifact,
+            raise_concern=self.running.raise_concern,
         )
 
     def _check_gate(self) -> None:

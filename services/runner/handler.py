@@ -8,13 +8,15 @@ succeed, :class:`RetryAfter` names its own delay, everything else is transient.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
+from bus.events.finding import Severity
 from bus.events.invocation import EMPTY, ArtifactRef, Usage
 from bus.subjects import Ref
+from services.monitor.raising import Raise
 
 _T = TypeVar("_T")
 
@@ -83,7 +85,7 @@ class Context:
     """
 
     __slots__ = (
-        "_artifact", "_gate", "_metered", "_progress", "_request", "attempt", "cancelled", "environment", "input", "kept", "loop", "prompt", "ref",
+        "_artifact", "_gate", "_metered", "_progress", "_raise", "_request", "attempt", "cancelled", "environment", "input", "kept", "loop", "prompt", "ref",
         "spent",
     )  # fmt: skip
 
@@ -100,6 +102,7 @@ class Context:
         artifact: Callable[[str, bytes, str], Awaitable[ArtifactRef]],
         metered: Callable[[Usage], None] = lambda _usage: None,
         gate: Callable[[], None] = lambda: None,
+        raise_concern: Callable[[Raise], Awaitable[str]] | None = None,
     ) -> None:
         self.ref = ref
         #: The input as JSON bytes.
@@ -123,6 +126,7 @@ class Context:
         self._progress = progress
         self._request = request
         self._artifact = artifact
+        self._raise = raise_concern
 
     @property
     def traceparent(self) -> str:
@@ -166,6 +170,34 @@ class Context:
         self.kept.append(reference)
         return reference
 
+    async def raise_concern(
+        self,
+        title: str,
+        *,
+        severity: Literal["concern", "ultra"] = "concern",
+        detail: str = "",
+        evidence: Sequence[str] = (),
+    ) -> str:
+        """Say that something is wrong that people should know: the finding's fingerprint. Counts as progress.
+
+        The same title from the same role is the same finding, however often it is said. The work itself is not touched: it may
+        go on, or fail for itself.
+
+        Args:
+            title: what is wrong, in one line.
+            severity: a concern waits for a person, ultra calls one.
+            detail: more about it.
+            evidence: messages that show it, as ``STREAM:SEQUENCE``, or any text.
+
+        Raises:
+            services.monitor.raising.RaiseRefused: the role has raised too much within the hour.
+            bus.errors.BusUnreachable: nobody takes it just now.
+        """
+        if self._raise is None:
+            raise RuntimeError("expected a context that a runner has made: nobody hears a concern here")
+        asked = Raise(severity=Severity(severity), title=title, detail=detail, evidence=tuple(evidence))
+        return await self._raise(asked)
+
     async def gate(self) -> None:
         """Ask before doing something outside the bus that a freeze, a cap or a stopped run tree must stop.
 
@@ -185,6 +217,19 @@ class Context:
             RuntimeError: called on the loop's own thread, or after the work was called off.
         """
         return self._from_thread("request", self.request(role, input, key=key))
+
+    def raise_concern_sync(
+        self,
+        title: str,
+        *,
+        severity: Literal["concern", "ultra"] = "concern",
+        detail: str = "",
+        evidence: Sequence[str] = (),
+    ) -> str:
+        """:meth:`raise_concern` for a function that runs in a thread: blocks the thread until it is answered."""
+        return self._from_thread(
+            "raise_concern", self.raise_concern(title, severity=severity, detail=detail, evidence=evidence)
+        )
 
     def artifact_sync(self, name: str, content: bytes, media_type: str = "application/octet-stream") -> ArtifactRef:
         """:meth:`artifact` for a function that runs in a thread: blocks the thread until it is kept."""

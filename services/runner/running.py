@@ -23,7 +23,10 @@ from bus.invocation import Invocation
 from bus.refusal import Refusal
 from bus.spend import TOKENS, USD
 from services.fleet.registry import RegisteredRole
+from services.monitor import raising
+from services.monitor.raising import Raise
 from services.requests.requests import Ask, Asker, Requests
+from services.requests.service import PARENT
 from services.runner.handler import Handler
 from services.runner.quota import Quota
 
@@ -185,6 +188,11 @@ class Running:
         raw = input if isinstance(input, msgspec.Raw) else msgspec.Raw(msgspec.json.encode(input))
         accepted = await self._desk.requests.submit(Ask(role=role, input=raw, idempotency_key=key, asker=self.asker))
         return accepted.id
+
+    async def raise_concern(self, asked: Raise) -> str:
+        """Say on behalf of this invocation that something is wrong: the finding's fingerprint."""
+        self.progress("")
+        return (await raising.ask(self._desk.connection, asked, {PARENT: self.ref.id})).fingerprint
 
     async def artifact(self, name: str, content: bytes, media_type: str) -> ArtifactRef:
         """Keep something too large for an event."""

@@ -143,6 +143,7 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[Kind, Severity, str]]]] = {
     "late": (runner(state=State.LATE, beat_age_s=12.0), [
         (Kind.DAEMON_LATE, CONCERN, "agent_runner-1 is late"), (Kind.NO_RUNNER, CONCERN, "no agent_runner"),
     ]),
+    "slow": (runner(loop_lag_s=2.5), [(Kind.DAEMON_LATE, CONCERN, "its event loop was late by 2.5 s")]),
     "deaf": (runner(state=State.DEAF, message_age_s=40.0), [
         (Kind.DAEMON_DEAF, CONCERN, "nothing has reached it for 40 s"), (Kind.NO_RUNNER, CONCERN, "no agent_runner"),
     ]),

@@ -1,0 +1,191 @@
+"""A real fleet whose daemons are killed, stopped, deafened and slowed: what the monitor says, at once, and when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import msgspec
+import pytest
+
+from bus.events import finding as ev
+from bus.events.finding import Kind
+from bus.events.sweep import Finished, Trigger
+from bus.store import Recorded
+from services.monitor.status import Status
+from tests.chaos.fleet import Desk, Fleet
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+
+FLEET = """
+[monitor]
+every = "2s"
+grace = "2s"
+look = "500ms"
+
+[daemons]
+agent_runner = { instances = 1 }
+restart = { exits = 3, period = "5m" }
+
+[projects.shop.roles.coder]
+handler = { kind = "function", target = "handlers:work" }
+grace = "1s"
+"""
+HANDLERS = """
+async def work(input, ctx):
+    if input == "help":
+        await ctx.raise_concern("the shop is on fire", severity="ultra", detail="third floor")
+    return input
+"""
+
+
+def events(desk: Desk, kind: Kind, event: type, subject: str = "") -> list[Recorded]:
+    """The events about findings of a kind (and a subject that begins so), in order."""
+    prints = {
+        r.subject.split(".")[2]
+        for r in desk.control.records
+        if isinstance(r.data, ev.Opened) and r.data.kind is kind and r.data.subject.startswith(subject)
+    }
+    return [r for r in desk.control.records if isinstance(r.data, event) and r.subject.split(".")[2] in prints]
+
+
+async def begun(desk: Desk) -> None:
+    """Wait for the first sweep: the fleet is up, and whoever is away from now on is missed."""
+    await desk.control.until(
+        lambda: any(isinstance(r.data, Finished) and r.data.trigger is Trigger.START for r in desk.control.records)
+    )
+
+
+async def test_daemons_that_die_stop_go_deaf_and_slow_are_told_apart(fleet: Fleet) -> None:
+    """A runner that is killed is down, one that is stopped late, one that nothing reaches deaf, a blocked one slow; each is over in the end."""
+    fleet.write(FLEET, HANDLERS)
+    await fleet.up()
+    async with fleet.bus() as desk:
+        await begun(desk)
+        # Killed: down at once, by the launcher's word, and restarted.
+        pid = await fleet.kill("agent_runner-1")
+        await desk.control.until(
+            lambda: events(desk, Kind.DAEMON_DOWN, ev.Opened) or events(desk, Kind.DAEMON_ENDED, ev.Opened)
+        )
+        dead = (events(desk, Kind.DAEMON_DOWN, ev.Opened) or events(desk, Kind.DAEMON_ENDED, ev.Opened))[0].data
+        assert dead.subject.startswith("agent_runner-1@")
+        exited = next(r for r in desk.control.records if r.subject.endswith(".exited"))
+        assert [(e.stream, e.seq) for e in dead.evidence] == [("CONTROL", exited.seq)]
+        alarms = [r.data for r in desk.control.records if isinstance(r.data, Finished) and r.data.why == exited.subject]
+        await desk.control.until(lambda: events(desk, Kind.DAEMON_ENDED, ev.Opened))
+        assert alarms or events(desk, Kind.DAEMON_DOWN, ev.Opened)
+        pid = await fleet.pid("agent_runner-1", other_than=pid)
+        # Blocked for a while: it works, and is slow.
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(3.5)
+        os.kill(pid, signal.SIGCONT)
+        await desk.control.until(lambda: events(desk, Kind.DAEMON_LATE, ev.Opened))
+        slow = events(desk, Kind.DAEMON_LATE, ev.Opened)[0].data
+        assert "agent_runner-1 is slow: its event loop was late by 3" in slow.title
+        await desk.control.until(lambda: events(desk, Kind.DAEMON_LATE, ev.Closed))
+        # Deaf: its consumer is gone, and it beats on.
+        await desk.bus.connection.api("CONSUMER.DELETE.INVOCATIONS.shop_coder")
+        await desk.control.until(lambda: events(desk, Kind.DAEMON_DEAF, ev.Opened))
+        deaf = events(desk, Kind.DAEMON_DEAF, ev.Opened)[0].data
+        assert "agent_runner-1 is deaf: it beats, and nothing has reached it for 1" in deaf.title
+        assert any("shop_coder" in r.data.subject for r in events(desk, Kind.DRIFT, ev.Opened))
+        applied = await fleet.systems("apply")
+        assert applied.status == 0, applied.err
+        await desk.control.until(lambda: events(desk, Kind.DAEMON_DEAF, ev.Closed))
+        # Stopped: late when its beat is, and none of it when it goes on.
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await desk.control.until(lambda: len(events(desk, Kind.DAEMON_LATE, ev.Opened)) >= 2)
+            late = events(desk, Kind.DAEMON_LATE, ev.Opened)[-1].data
+            assert "agent_runner-1 is late: its last beat is 1" in late.title
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await desk.control.until(lambda: len(events(desk, Kind.DAEMON_LATE, ev.Closed)) >= 2)
+
+
+async def test_warden_that_is_stopped_is_found_by_its_neighbours(fleet: Fleet) -> None:
+    """A stopped warden sweeps no more: launcher and runner say so, and take it back when it goes on."""
+    fleet.write(FLEET, HANDLERS)
+    await fleet.up()
+    async with fleet.bus() as desk:
+        await begun(desk)
+        pid = await fleet.pid("warden")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await desk.control.until(lambda: events(desk, Kind.SWEEP_LATE, ev.Opened))
+            assert events(desk, Kind.SWEEP_LATE, ev.Opened)[0].data.by == "launcher"
+            shown = await fleet.systems("status", "--output", "json")
+            assert shown.status in (1, 2)
+            assert any("findings (the warden does not answer" in what for what in shown.json()["unseen"])
+            await desk.control.until(lambda: events(desk, Kind.DAEMON_SILENT, ev.Opened, "warden"))
+            assert events(desk, Kind.DAEMON_SILENT, ev.Opened, "warden")[0].data.by == "agent_runner-1"
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await desk.control.until(lambda: events(desk, Kind.SWEEP_LATE, ev.Closed))
+        await desk.control.until(lambda: events(desk, Kind.DAEMON_SILENT, ev.Closed, "warden"))
+
+
+async def test_warden_that_is_given_up_on_is_an_ultra_of_the_launcher(fleet: Fleet) -> None:
+    """A warden that keeps dying stays down, and the launcher says so with the command to run; back again, the finding is closed."""
+    fleet.write(FLEET.replace("exits = 3", "exits = 1"), HANDLERS)
+    await fleet.up()
+    async with fleet.bus() as desk:
+        pid = await fleet.kill("warden")
+        pid = await fleet.pid("warden", other_than=pid)
+        os.kill(pid, signal.SIGKILL)
+        await desk.control.until(lambda: events(desk, Kind.DAEMON_SILENT, ev.Opened, "warden"))
+        found = events(desk, Kind.DAEMON_SILENT, ev.Opened, "warden")[0].data
+        assert (found.by, found.severity) == ("launcher", ev.Severity.ULTRA)
+        assert "systems start warden" in found.command
+        raised = await fleet.systems("raise", "concern", "--title", "nobody is there")
+        assert (raised.status, "the warden is away, and will find it" in raised.out) == (0, True)
+        started = await fleet.systems("start", "warden")
+        assert started.status == 0, started.err
+        await desk.control.until(lambda: events(desk, Kind.DAEMON_SILENT, ev.Closed, "warden"))
+        await desk.control.until(lambda: events(desk, Kind.RAISED, ev.Opened))
+
+
+async def test_people_ask_for_sweeps_and_manage_findings(fleet: Fleet, nats_cli: str) -> None:
+    """With `nats` and `systems` alone: a sweep, what is open, a concern raised by hand and by a handler, a silence, a close."""
+    fleet.write(FLEET.replace('"2s"\ngrace', '"2h"\ngrace'), HANDLERS)
+    await fleet.up()
+    async with fleet.bus() as desk:
+        await begun(desk)
+        exports = dict(
+            line.removeprefix("export ").split("=", 1)
+            for line in (await fleet.systems("env")).out.splitlines()
+            if line.startswith("export ")
+        )
+        environ = {name: value.strip("'\"") for name, value in exports.items()}
+        asked = await fleet.run(nats_cli, "req", "--raw", "monitor.sweep", "", environ=environ)
+        status = msgspec.json.decode(asked.out, type=Status)
+        assert status.last is not None
+        assert status.last.finished.trigger is Trigger.DEMAND
+        body = '{"severity": "concern", "title": "by hand"}'
+        by_hand = (await fleet.run(nats_cli, "req", "--raw", "monitor.raise", body, environ=environ)).out
+        print_ = msgspec.json.decode(by_hand)["fingerprint"]
+        await desk.ask("shop/coder", "help")
+        await desk.control.until(lambda: len(events(desk, Kind.RAISED, ev.Opened)) >= 2)
+        fire = next(r.data for r in events(desk, Kind.RAISED, ev.Opened) if r.data.title == "the shop is on fire")
+        assert (fire.by, fire.severity, fire.detail) == ("shop/coder", ev.Severity.ULTRA, "third floor")
+        listed = await fleet.systems("findings")
+        assert listed.status == 2
+        assert "by hand" in listed.out
+        silenced = await fleet.systems("silence", print_, "--for", "1h", "--reason", "known")
+        assert silenced.status == 0, silenced.err
+        assert "by hand" not in (await fleet.systems("findings")).out
+        assert "by hand" in (await fleet.systems("findings", "--all")).out
+        wrong = await fleet.systems("silence", "nonsense", "--for", "1h", "--reason", "x")
+        assert (wrong.status, "unknown open finding 'nonsense'" in wrong.err) == (64, True)
+        closed = await fleet.systems("findings", "close", print_, "--reason", "looked")
+        assert closed.status == 0, closed.err
+        (unsilenced,) = await desk.control.until(lambda: events(desk, Kind.RAISED, ev.Closed))
+        assert unsilenced.data.why == "looked"
+        panel = await fleet.systems("status")
+        assert panel.status == 2
+        assert "the shop is on fire" in panel.out
+        assert "next in" in panel.out
+        swept = await fleet.systems("sweep", "--output", "json")
+        assert swept.status == 2
+        assert {f["title"] for f in swept.json()["findings"]} >= {"the shop is on fire"}
