@@ -198,13 +198,15 @@ class Puller:
         status, description = headers.get("Status", ""), headers.get("Description", "")
         if status == "100":
             return
-        self.last_empty_at = now
+        gone = status == "503" or (status == "409" and "Deleted" in description)
+        if not gone:
+            # Being told that there is nothing to hear is no evidence of hearing.
+            self.last_empty_at = now
         self._settle(token, int(headers.get("Nats-Pending-Messages", self._open.get(token, (0, 0))[0])))
         full = description in _FULL
         if status == "503" or (status == "409" and not full):
             # It would be refused again at once: a missing consumer is asked for a few times a second, and not without end.
             self._not_before = now + _REFUSED_S
-        gone = status == "503" or (status == "409" and "Deleted" in description)
         if gone and self._on_lost is not None:
             self._on_lost(description or "there is no such consumer")
         self._wake.set()

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from services import logs
-from tests.bench import enqueue, freeze, invocations, latency, machine, memory, reservation, subjects
+from tests.bench import enqueue, freeze, invocations, latency, machine, memory, monitor, reservation, subjects
 from tests.bench.report import Report, Row, markdown, show
 from tests.bench.rig import rig
 from tests.bench.scale import DEFAULT, QUICK, Scale
@@ -28,6 +28,7 @@ MEASUREMENTS = {
     "subjects": subjects.measure,
     "reservation": reservation.measure,
     "freeze": freeze.measure,
+    "monitor": monitor.measure,
 }
 
 

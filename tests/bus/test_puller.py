@@ -138,12 +138,15 @@ async def test_puller_goes_on_after_the_server_was_killed(
 async def test_puller_tells_that_its_consumer_is_gone(
     opened: Any, connection: Connection, publisher: Publisher, until: Until, consumer: None
 ) -> None:
-    """A deleted consumer is told; made again, it is read again."""
+    """A deleted consumer is told, and being refused counts as no evidence of hearing; made again, it is read again."""
     reader = await opened(3)
     await put(publisher, 1)
     await until(lambda: reader.got)
     await connection.api("CONSUMER.DELETE.CONTROL.reader")
     await until(lambda: reader.lost)
+    heard = reader.puller.last_empty_at
+    await until(lambda: len(reader.lost) >= 3)
+    assert reader.puller.last_empty_at == heard
     declared = Topology(streams=(), consumers=(service_consumer("CONTROL", "reader", "ctl.>"),))
     await plan.apply(connection, declared, await plan.plan(connection, declared))
     await until(lambda: len(reader.got) == 2)
