@@ -107,6 +107,7 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
         facts=warden.facts,
         work=lambda: warden.sweeper.work,
         ready=warden.ready,
+        requests=requests_of(bus, registry),
     )
     warden.beside.append(("monitor", "Sweeps, findings, and raising them: monitor.sweep", monitor.endpoints))
     task = asyncio.create_task(_together(warden.run(), monitor.run()), name="warden")

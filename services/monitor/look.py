@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -194,28 +195,35 @@ class Looker:
             found = stranded.read(await self._bus.connection.api(f"CONSUMER.INFO.{INVOCATIONS}.{name}"))
         except errors.ServerError:
             return line  # registered, and its consumer not made yet: still nobody asks
-        now = self._bus.author.now()
-        mine = [
-            item
-            for item in self._work().open.values()
-            if f"{item.ref.project}/{item.ref.role}" == line.role and item.status is not Status.SCHEDULED
-        ]
-        lost = [
-            item.ref.id
-            for item in mine
-            if item.status is Status.QUEUED
-            and found.hungry
-            and not found.pending
-            and (now - item.since).total_seconds() > _STRANDED_S
-        ]
+        project, role = parse_role(line.role)
+        work = self._work()
+        unfinished = sum(
+            count
+            for (of_project, of_role, status), count in work.unfinished.items()
+            if (of_project, of_role) == (project, role) and status is not Status.SCHEDULED
+        )
+        # Only where runners wait for work and get none can any be stranded: elsewhere nobody has to look through all of it.
+        suspicious = found.hungry and not found.pending and unfinished > 0
         return msgspec.structs.replace(
             line,
             pending=found.pending,
             ack_pending=found.ack_pending,
             waiting=found.waiting,
-            unfinished=len(mine),
-            stranded=tuple(lost[:100]),
+            unfinished=unfinished,
+            stranded=self._stranded(project, role) if suspicious else (),
         )
+
+    def _stranded(self, project: str, role: str) -> tuple[str, ...]:
+        """Invocations of a role that have been queued for long, though somebody waits for work."""
+        now = self._bus.author.now()
+        lost = (
+            item.ref.id
+            for item in self._work().open.values()
+            if item.status is Status.QUEUED
+            and (item.ref.project, item.ref.role) == (project, role)
+            and (now - item.since).total_seconds() > _STRANDED_S
+        )
+        return tuple(islice(lost, 100))
 
     def _claims(self, facts: Facts | None) -> tuple[ClaimSeen, ...]:
         found = []

@@ -37,6 +37,8 @@ from services.monitor.ping import Pinger
 from services.monitor.raised import Raises
 from services.monitor.status import Done, Open, Status, last_sweep
 from services.monitor.sweep import Sweeps
+from services.monitor.triage import Carry, Triage
+from services.requests.requests import Requests
 from services.requests.service import ACTOR
 from services.warden.durable import handle
 from services.warden.warden import Facts
@@ -112,8 +114,22 @@ class Monitor:
         facts: Callable[[], Awaitable[Facts]],
         work: Callable[[], OpenWork],
         ready: Callable[[], Awaitable[None]],
+        requests: Requests,
+        carry: Carry | None = None,
     ) -> None:
-        """Make it; for the parameters see :class:`Looker`. `ready` returns when the warden answers and has read the log."""
+        """Make it; for what is not here see :class:`Looker`.
+
+        Args:
+            bus: where everything happens.
+            registry: roles and settings.
+            host: this machine's name.
+            store: the server's store.
+            facts: the fold's facts.
+            work: the fold.
+            ready: returns when the warden answers and has read the log.
+            requests: the door through which a triage is asked.
+            carry: does what a triage may do without a person; None: nobody does.
+        """
         self._bus = bus
         self._registry = registry
         self._ready = ready
@@ -122,6 +138,8 @@ class Monitor:
         pinger = Pinger(lambda: registry.monitor.ping_url)
         self.sweeps = Sweeps(bus, registry, looker, self.ledger, pinger, self.next_at)
         self.raises = Raises(bus, registry, self.ledger)
+        self.triage = Triage(bus, registry, requests, self.ledger, carry)
+        self.sweeps.listeners.append(self.triage.heed)
         #: Set when the first sweep is over.
         self.begun = asyncio.Event()
         self._asked: asyncio.Task[Done] | None = None
@@ -138,6 +156,7 @@ class Monitor:
     async def run(self) -> None:
         """For ever."""
         await self._insist(self.ledger.catch_up)
+        await self._insist(self.triage.recall)
         last = await self._insist(lambda: self._bus.store.last(CONTROL, "ctl.sweep.*.finished"))
         seen = last.data.positions if last is not None and isinstance(last.data, Finished) else {}
         async with asyncio.TaskGroup() as group:
@@ -148,6 +167,7 @@ class Monitor:
                 group.create_task(self._sweep_on(alarm))
             group.create_task(self._look_for_ever())
             group.create_task(self._heed_ticks())
+            group.create_task(self.triage.run())
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
         while True:

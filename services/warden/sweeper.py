@@ -257,8 +257,13 @@ class Sweeper:
     async def scan(self) -> None:
         """Look once for stranded work, and bring it back."""
         loop = asyncio.get_running_loop()
-        roles = {(i.ref.project, i.ref.role) for i in self.work.open.values() if i.status is not Status.RUNNING}
+        unfinished = [key for key, count in self.work.unfinished.items() if count and key[2] is not Status.RUNNING]
+        roles = {(project, name) for project, name, _ in unfinished}
         consumers = {role: await self._consumer(*role) for role in roles}
+        scheduled = any(status is Status.SCHEDULED for *_, status in unfinished)
+        if not scheduled and not any(consumer and consumer.hungry for consumer in consumers.values()):
+            # Where all runners have their hands full nothing can be lost; a backlog of a million is not looked through then.
+            return
         now = loop.time()
         lost: list[tuple[Open, invocation.Command]] = []
         for item in list(self.work.open.values()):

@@ -185,18 +185,20 @@ class Warden:
         work = self.sweeper.work
         now = datetime.now(UTC)
         unfinished: dict[str, dict[str, int]] = {}
-        running: list[RunningFact] = []
-        for item in work.open.values():
-            role = f"{item.ref.project}/{item.ref.role}"
-            by_status = unfinished.setdefault(role, {})
-            by_status[item.status.value] = by_status.get(item.status.value, 0) + 1
-            if item.holder:
-                age = max(0.0, (now - item.since).total_seconds())
-                running.append(
-                    RunningFact(
-                        invocation=item.ref.id, role=role, runner=item.runner, since=item.since, age_s=round(age, 3)
-                    )
-                )
+        for (project, name, status), count in work.unfinished.items():
+            if count:
+                unfinished.setdefault(f"{project}/{name}", {})[status.value] = count
+        held = (work.open[id_] for ids in work.by_holder.values() for id_ in ids)
+        running = [
+            RunningFact(
+                invocation=item.ref.id,
+                role=f"{item.ref.project}/{item.ref.role}",
+                runner=item.runner,
+                since=item.since,
+                age_s=round(max(0.0, (now - item.since).total_seconds()), 3),
+            )
+            for item in held
+        ]
         events: dict[str, dict[str, int]] = {}
         for (role, name), count in work.counts.items():
             events.setdefault(role, {})[name] = count

@@ -59,6 +59,8 @@ class OpenWork:
     def __init__(self) -> None:
         self.open: dict[str, Open] = {}
         self.by_holder: dict[str, set[str]] = {}
+        #: How many are unfinished, by project, role and status.
+        self.unfinished: Counter[tuple[str, str, Status]] = Counter()
         #: Events seen, by ``project/role`` and event name.
         self.counts: Counter[tuple[str, str]] = Counter()
         self.last_errors: deque[LastError] = deque(maxlen=_LAST_ERRORS)
@@ -68,6 +70,7 @@ class OpenWork:
     def add(self, item: Open) -> None:
         """Keep an unfinished invocation."""
         self.open[item.ref.id] = item
+        self.unfinished[item.ref.project, item.ref.role, item.status] += 1
         if item.holder:
             self.by_holder.setdefault(item.holder, set()).add(item.ref.id)
 
@@ -97,7 +100,8 @@ class OpenWork:
         item = self.open.get(ref.id)
         if item is None:
             item = Open(ref, Status.QUEUED, 0, record.stored_at)
-        elif item.holder:
+        else:
+            self.unfinished[ref.project, ref.role, item.status] -= 1
             held = self.by_holder.get(item.holder)
             if held is not None:
                 held.discard(ref.id)

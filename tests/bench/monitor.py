@@ -24,7 +24,7 @@ from bus.driver import Driver
 from bus.events import finding as ev
 from bus.events.sweep import Finished, Trigger
 from bus.ids import new_id
-from services.app import start_warden
+from services.app import calm_collector, start_warden
 from services.daemon import Daemon, open_bus
 from services.fleet.registry import Registry, publish, role_key
 from services.fleet.spec import FunctionHandler, Role
@@ -109,6 +109,7 @@ def _told(desk: Desk, name: str) -> bool:
 async def _sweeps(rig: Rig, scale: Scale) -> list[float]:
     """Sweeps of a warden that has folded everything: seconds of each."""
     await rig.clear()
+    calm_collector()  # as every daemon does
     bus = await open_bus(Context(url=rig.server.url), "bench", Author("/bench/monitor"))
     boot_id = new_id()
     with tempfile.TemporaryDirectory(prefix="bench-monitor-") as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -58,6 +59,7 @@ def test_work_agrees_with_each_history(told: list[tuple[str, ev.InvocationEvent]
     assert {id_: item.holder for id_, item in work.open.items() if item.holder} == held
     by_holder = {holder: {i for i, h in held.items() if h == holder} for holder in held.values()}
     assert work.by_holder == by_holder
+    assert +work.unfinished == Counter(("p", "r", item.status) for item in work.open.values())
     assert work.position == len(told)
 
 
