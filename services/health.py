@@ -310,7 +310,11 @@ async def gather(bus: Bus, registry: Registry, *, findings: bool = True) -> Pane
             TripLine(key=key, scope=trip.scope, sentence=trip.sentence)
             for key, trip in sorted((await bus.trips.all()).items())
         ),
-        guards=await proofs.look(bus, armed=facts is not None and facts.lag == 0),
+        guards=await proofs.look(
+            bus,
+            armed=facts is not None and facts.lag == 0,
+            trips=facts.trips if facts is not None else None,
+        ),
         monitor=await _monitor(bus, unseen) if findings else None,
         unseen=tuple(unseen),
     )

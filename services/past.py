@@ -301,7 +301,7 @@ def _guards(then: Past, *, armed: bool) -> Iterator[GuardLine]:
             where, parameters = f"{where} AND key = ?", [*parameters, newest]
         last = _last(then, where, parameters)
         drilled = _last(then, "stream = ? AND noun = 'drill' AND key = ?", [CONTROL, guard.drill])
-        yield proofs.line(guard, last, drilled, armed=armed)
+        yield proofs.line(guard, proofs.trip_of(last), drilled, armed=armed)
 
 
 def _quota(then: Past, registry: Registry, standing: dict[str, Refusal]) -> tuple[QuotaLine, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from bus.events import drill, freeze, quota
 from bus.store import CONTROL, INVOCATIONS, Recorded
 from services import freezes
 from services.daemon import Bus
+from services.warden.work import TripFact
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,23 +56,37 @@ GUARDS = (
 )
 
 
-async def look(bus: Bus, *, armed: bool) -> tuple[GuardLine, ...]:
-    """The guards of the warden: armed when it answers and has read all of the log."""
-    return tuple(await asyncio.gather(*(_guard(bus, guard, armed=armed) for guard in GUARDS)))
+async def look(bus: Bus, *, armed: bool, trips: Mapping[str, TripFact] | None = None) -> tuple[GuardLine, ...]:
+    """The guards of the warden: armed when it answers and has read all of the log.
+
+    `trips` are the last acts on invocations as the warden knows them; without them the server is asked, which goes through
+    every subject of the log for it.
+    """
+    return tuple(await asyncio.gather(*(_guard(bus, guard, trips, armed=armed) for guard in GUARDS)))
 
 
-async def _guard(bus: Bus, guard: Guard, *, armed: bool) -> GuardLine:
+async def _guard(bus: Bus, guard: Guard, trips: Mapping[str, TripFact] | None, *, armed: bool) -> GuardLine:
     filter_ = guard.filter
     if guard.filter.startswith("ctl.freeze."):
         # Drills throw a switch of their own.
         filter_ = f"ctl.freeze.{await freezes.newest(bus) or 'none'}.frozen"
-    last, drilled = await asyncio.gather(
-        bus.store.last(guard.stream, filter_), bus.store.last(CONTROL, f"ctl.drill.{guard.drill}.*")
-    )
-    return line(guard, last, drilled, armed=armed)
+    known = trips is not None and guard.stream == INVOCATIONS
+    drilled = await bus.store.last(CONTROL, f"ctl.drill.{guard.drill}.*")
+    if known and trips is not None:
+        trip = trips.get(filter_.rpartition(".")[2])
+    else:
+        trip = trip_of(await bus.store.last(guard.stream, filter_))
+    return line(guard, trip, drilled, armed=armed)
 
 
-def line(guard: Guard, last: Recorded | None, drilled: Recorded | None, *, armed: bool) -> GuardLine:
+def trip_of(last: Recorded | None) -> TripFact | None:
+    """A guard's last act out of its record. Pure."""
+    if last is None:
+        return None
+    return TripFact(at=last.stored_at, text=_trip(last) if last.data is not None else "")
+
+
+def line(guard: Guard, trip: TripFact | None, drilled: Recorded | None, *, armed: bool) -> GuardLine:
     """A guard out of its last trip and its last drill. Pure."""
     proof: Proof | None = None
     if drilled is not None and drilled.data is not None:
@@ -82,12 +98,11 @@ def line(guard: Guard, last: Recorded | None, drilled: Recorded | None, *, armed
             took_s=data.took_s if passed else 0.0,
             got="" if passed else f"expected {data.expected}, got: {data.got}",
         )
-    tripped = last is not None and last.data is not None
     return GuardLine(
         name=guard.name,
         armed=armed,
-        last_trip_at=last.stored_at if last is not None else None,
-        last_trip=_trip(last) if last is not None and tripped else "",
+        last_trip_at=trip.at if trip is not None else None,
+        last_trip=trip.text if trip is not None else "",
         proof=proof,
     )
 

@@ -19,6 +19,7 @@ from nats.micro.request import Request
 from bus import errors, subjects, topology, wire
 from bus.events import advisory
 from bus.flags import DRILL, REAL
+from bus.store import INVOCATIONS
 from services.daemon import Bus, Evidence
 from services.fleet.registry import RegisteredRole, Registry
 from services.requests.requests import Requests
@@ -33,7 +34,7 @@ from services.warden.sweeper import Sweeper
 from services.warden.ticks import Ticks
 from services.warden.treasurer import Treasurer
 from services.warden.valve import Valve
-from services.warden.work import LastError
+from services.warden.work import TRIPS, LastError, TripFact, trip_of
 
 log = structlog.get_logger()
 
@@ -77,6 +78,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     last_errors: tuple[LastError, ...]
     #: Sweeps, put-backs and burials since the warden started.
     swept: int
+    #: Event name -> the last time that a guard acted on an invocation.
+    trips: dict[str, TripFact] = {}
 
 
 class Warden:
@@ -97,6 +100,7 @@ class Warden:
         self._services = Services(bus, registry, requests, self.facts)
         self._changed = asyncio.Event()
         self._opened = asyncio.Event()
+        self._looked_up: set[str] = set()
         #: Micro services of what runs beside the warden: name, description, endpoints.
         self.beside: list[tuple[str, str, Endpoints]] = []
 
@@ -180,6 +184,17 @@ class Warden:
         work = self.sweeper.work
         return Evidence(handled=work.position, in_flight=len(work.open), last_empty_at=self.sweeper.last_answer_at)
 
+    async def _trips(self) -> dict[str, TripFact]:
+        """The last acts of guards: those before our start are looked up once, because the server goes through all subjects."""
+        known = self.sweeper.work.last_trips
+        for name in TRIPS:
+            if name not in known and name not in self._looked_up:
+                last = await self._bus.store.last(INVOCATIONS, f"inv.*.*.*.{name}")
+                self._looked_up.add(name)
+                if last is not None:
+                    known.setdefault(name, trip_of(last))
+        return dict(known)
+
     async def facts(self) -> Facts:
         """The fold's facts."""
         work = self.sweeper.work
@@ -211,4 +226,5 @@ class Warden:
             running=tuple(running[:20]),
             last_errors=tuple(reversed(work.last_errors))[:20],
             swept=self.sweeper.acted,
+            trips=await self._trips(),
         )

@@ -21,6 +21,8 @@ from bus.subjects import Ref, parse_event
 
 #: Failures remembered for the panel's "last errors".
 _LAST_ERRORS = 50
+#: Events by which a guard acts on an invocation.
+TRIPS = ("swept", "dead_lettered")
 
 
 class Open(msgspec.Struct):
@@ -53,6 +55,20 @@ class LastError(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
 
 
+class TripFact(msgspec.Struct, frozen=True, kw_only=True):
+    """The last time that a guard of INVOCATIONS acted, by the name of its event."""
+
+    at: datetime
+    #: What it was about, as the panel shows it.
+    text: str
+
+
+def trip_of(record: Recorded) -> TripFact:
+    """A ``swept`` or ``dead_lettered`` as the panel shows it."""
+    reason = record.data.reason if record.data is not None else ""
+    return TripFact(at=record.stored_at, text=f"{reason} {record.subject.split('.')[3]}")
+
+
 class OpenWork:
     """The fold."""
 
@@ -63,6 +79,8 @@ class OpenWork:
         self.unfinished: Counter[tuple[str, str, Status]] = Counter()
         #: Events seen, by ``project/role`` and event name.
         self.counts: Counter[tuple[str, str]] = Counter()
+        #: Event name -> the last one, of the guards that act on invocations; what came before the start is not in it.
+        self.last_trips: dict[str, TripFact] = {}
         self.last_errors: deque[LastError] = deque(maxlen=_LAST_ERRORS)
         #: Sequence of the last message folded.
         self.position = 0
@@ -93,6 +111,8 @@ class OpenWork:
         if record.data is None:
             return _report(delivery, record.problem)
         self.counts[f"{ref.project}/{ref.role}", name] += 1
+        if name in TRIPS:
+            self.last_trips[name] = trip_of(record)
         self._fold(ref, record, now, wall)
         return None
 
