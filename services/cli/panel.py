@@ -142,13 +142,7 @@ def _facts(view: Panel) -> Table:
             table.add_row(guard.name, _guard(guard, Text(state, style=_ARMED[guard.armed]), view.at))
     if view.monitor is not None:
         table.add_row("last sweep", _sweep(view.monitor, view.at))
-        speak = [found for found in view.monitor.findings if not found.cause and not found.silenced_by]
-        for place, found in enumerate(speak[:3]):
-            said = Text(f"{found.title}", style="bold red" if found.severity == "ultra" else "yellow")
-            said.append(f" · since {_ago(found.since, view.at)} · {found.fingerprint}", style="dim")
-            table.add_row("findings" if place == 0 else "", said)
-        if len(speak) > 3:
-            table.add_row("", Text(f"{len(speak) - 3:,} more: systems findings", style="dim"))
+        _findings(table, view.monitor, view.at)
     for place, waits in enumerate(view.waits[:4]):
         table.add_row("for a person" if place == 0 else "", Text(waits, style="bold yellow"))
     return table
@@ -161,6 +155,17 @@ def _tables(line: TablesLine) -> Text:
     if line.published_age_s is not None:
         text.append(f" · published {age(line.published_age_s)} ago")
     return text
+
+
+def _findings(table: Table, status: Status, now: datetime) -> None:
+    """What speaks for itself, at most three of it."""
+    speak = [found for found in status.findings if not found.cause and not found.silenced_by]
+    for place, found in enumerate(speak[:3]):
+        said = Text(found.title, style="bold red" if found.severity == "ultra" else "yellow")
+        said.append(f" · since {_ago(found.since, now)} · {found.fingerprint}", style="dim")
+        table.add_row("findings" if place == 0 else "", said)
+    if len(speak) > 3:
+        table.add_row("", Text(f"{len(speak) - 3:,} more: systems findings", style="dim"))
 
 
 def _sweep(status: Status, now: datetime) -> Text:
