@@ -26,9 +26,9 @@ from services.freezes import Freeze
 from services.guards import proofs
 from services.guards.proofs import GuardLine
 from services.launcher.reporter import describe
+from services.monitor.status import Status, last_sweep
 from services.projector import line as tables
 from services.projector.line import TablesLine
-from services.monitor.status import Status, last_sweep
 from services.quota.lines import QuotaLine
 from services.warden import stranded
 from services.warden.warden import Facts

@@ -12,8 +12,8 @@ from bus.flags import Mode
 from services.cli.output import age
 from services.guards.proofs import GuardLine
 from services.health import DaemonLine, Panel, State, Verdict
-from services.projector.line import TablesLine
 from services.monitor.status import Status
+from services.projector.line import TablesLine
 from services.quota import lines as quota
 from services.replay import Tally
 

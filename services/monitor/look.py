@@ -174,7 +174,7 @@ class Looker:
                 role=line.role,
                 pending=line.backlog,
                 ack_pending=line.in_flight,
-                waiting=line.waiting_pulls,
+                waiting=line.waiting_pulls or 0,
                 unfinished=unfinished.get(line.role, 0),
             )
             for line in panel.roles

@@ -10,7 +10,7 @@ from nats import errors as driver
 from bus import errors
 from bus.connection import Connection
 from bus.events.finding import Severity
-from services.requests.service import No
+from services.micro import No
 
 #: Where it is raised.
 SUBJECT = "monitor.raise"
