@@ -257,6 +257,7 @@ async def start_projector(
     asked = answers.Answers(bus, Queries(projector.cursor, bounded(memory_mb)), folders, answers.lag_of(projector))
     await asked.open()
     running.teardown.push("answers", asked.close)
+    watch_ring(running)
     await running.announce()
     answer_freezes(running, Receipts(running))
     return task
