@@ -6,7 +6,7 @@ value that is still kept, oldest first, and goes on for ever; it survives a serv
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 
@@ -16,6 +16,7 @@ from bus import errors, wire
 from bus.connection import Connection
 from bus.driver import parse_headers
 from bus.follower import Follower
+from bus.ids import new_id
 from bus.publisher import Publisher
 from bus.store import Store
 
@@ -38,6 +39,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     expired: bool = False
     #: Nobody put it: somebody had the server answer to its subject, which asks for no right to write there.
     relayed: bool = False
+
+
+class Write(msgspec.Struct, frozen=True):
+    """One key of a change of several."""
+
+    key: str
+    #: None deletes it.
+    value: bytes | None
 
 
 class Bucket:
@@ -76,6 +85,44 @@ class Bucket:
                 raise
         # A key that is gone has left a mark, which the new value must follow.
         return (await self._publisher.publish(self._prefix + key, value, headers | {wire.EXPECTED: str(last.seq)})).seq
+
+    async def put_all(self, writes: Sequence[Write], *, expect_last: int, headers: Mapping[str, str]) -> int:
+        """Set and delete several keys, all or none: the new revision of the bucket. It must take atomic batches.
+
+        Args:
+            writes: each key at most once; at least one, at most :data:`bus.wire.BATCH_LIMIT`.
+            expect_last: the bucket's revision (see :meth:`revision`) that must be the present one.
+            headers: carried by each of the messages.
+
+        Raises:
+            SequenceConflict: something in the bucket has changed since.
+            Conflict: no write, or too many.
+            Unanswered: it may be done, or not.
+        """
+        if not 0 < len(writes) <= wire.BATCH_LIMIT:
+            raise errors.Conflict(f"expected 1 to {wire.BATCH_LIMIT:,} keys in one change, got: {len(writes):,}")
+        batch = new_id()
+        for place, write in enumerate(writes, 1):
+            own = dict(headers)
+            if write.value is None:
+                own[_OPERATION] = "DEL"
+            if len(writes) > 1:
+                own |= {wire.BATCH_ID: batch, wire.BATCH_SEQUENCE: str(place)}
+            if place == 1:
+                own[wire.EXPECTED_LAST] = str(expect_last)
+            subject, value = self._prefix + write.key, write.value or b""
+            if place < len(writes):
+                self._publisher.send(subject, value, own)
+                continue
+            if place > 1:
+                own[wire.BATCH_COMMIT] = "1"
+            return (await self._publisher.publish(subject, value, own)).seq
+        raise AssertionError("a change has at least one key")
+
+    async def revision(self) -> int:
+        """The bucket's own revision: that of the newest word on any of its keys; 0 for none."""
+        info = await self._connection.api(f"STREAM.INFO.{self.stream}")
+        return int(info["state"]["last_seq"])
 
     async def delete(self, key: str, *, ttl_s: float | None = None) -> int:
         """Mark a key as deleted; its history stays as long as the bucket keeps it, the mark for `ttl_s` if that is given."""

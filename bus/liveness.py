@@ -50,6 +50,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     handled: int = 0
     #: It takes no new work and waits for what it has.
     draining: bool = False
+    #: Newest revision of the bucket `registry` that it has looked at and runs with; 0 for none.
+    config_revision: int = 0
 
     @property
     def seat(self) -> tuple[str, str, str]:

@@ -94,6 +94,10 @@ def _event_streams(replicas: int) -> tuple[Stream, ...]:
             ["ctl.>"],
             "guards, daemons, incidents, registry changes; never frozen, never thinned",
             replicas,
+            max_age=0,
+            max_bytes=-1,
+            max_msgs=-1,
+            max_msgs_per_subject=-1,
             deny_delete=True,
             deny_purge=True,
         ),
@@ -146,7 +150,14 @@ def _buckets(replicas: int) -> tuple[Stream, ...]:
     ttl = HEARTBEAT_TTL_S * _S
     return (
         _bucket("flags", "the kill switch", replicas, history=64),
-        _bucket("registry", "roles, prompts and projects, hot-reloaded", replicas, history=64),
+        _bucket(
+            "registry",
+            "roles, prompts, projects and settings, hot-reloaded; its sequence is the revision of the fleet's configuration",
+            replicas,
+            history=64,
+            # A change of several keys is one batch: whole or not at all.
+            allow_atomic=True,
+        ),
         _bucket("trips", "guards that have tripped, and refuse until they are cleared", replicas, history=8),
         _bucket("schedules", "the last due time that was handled of each schedule", replicas),
         _bucket(

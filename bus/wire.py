@@ -20,6 +20,8 @@ from bus.driver import parse_headers
 #: ADR-4: headers. The fence compares the last sequence over a subject filter.
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SCOPE = "Nats-Expected-Last-Subject-Sequence-Subject"
+#: The same over the whole stream.
+EXPECTED_LAST = "Nats-Expected-Last-Sequence"
 MSG_ID = "Nats-Msg-Id"
 #: ADR-50: atomic batch publishing.
 BATCH_ID = "Nats-Batch-Id"

@@ -89,6 +89,12 @@ def answer_freezes(running: Daemon, receipts: Receipts) -> None:
     running.teardown.push("receipts", end)
 
 
+def report_config(running: Daemon, registry: Registry) -> None:
+    """Let a daemon's heartbeat say which revision of the registry it runs with, at once when that changes."""
+    running.config_revision = lambda: registry.seen
+    registry.listeners.append(running.hurry)
+
+
 async def start_warden(running: Daemon) -> asyncio.Task[None]:
     """The guards, schedules and services; the task ends only by failing."""
     bus = running.bus
@@ -110,6 +116,7 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
         requests=requests_of(bus, registry),
     )
     warden.beside.append(("monitor", "Sweeps, findings, and raising them: monitor.sweep", monitor.endpoints))
+    report_config(running, registry)
     task = asyncio.create_task(_together(warden.run(), monitor.run()), name="warden")
 
     async def end() -> None:
@@ -168,7 +175,7 @@ async def start_runner(running: Daemon, agents: Credentials, folder: Path, *, on
         boot_id=running.boot_id,
         runner=f"{running.instance}@{running.host}",
         build=lambda role: handlers.build(role, folder),
-        environment=child_environment(agents, running.home),
+        environment=child_environment(agents, running.home) | {"SYSTEMS_DAEMON": running.instance},
     )
     runner = Runner(desk, only=only)
 
@@ -183,6 +190,7 @@ async def start_runner(running: Daemon, agents: Credentials, folder: Path, *, on
         )
 
     running.evidence = evidence
+    report_config(running, registry)
     # The first beat comes before the first claim: whoever holds a claim has been alive.
     await running.announce()
     longest = max((role.role.grace for role in registry.roles.values()), default=0.0)

@@ -7,6 +7,7 @@ step that fails is logged and does not stop the ones below it, and the process t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import re
@@ -14,7 +15,6 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,11 +36,14 @@ from bus.publisher import Publisher
 from bus.schedules import Schedules
 from bus.store import Store
 from bus.trips import Trips
+from services.home import Home
 
 log = structlog.get_logger()
 
 #: Seconds between two looks at how late the event loop runs.
 _LAG_CHECK_S = 0.1
+#: Seconds that news wait for more of them before they are told.
+_TOGETHER_S = 0.05
 #: Seconds that a step of the teardown that is out of time gets to end.
 _HEED_S = 1.0
 
@@ -167,7 +170,10 @@ class Daemon:
         self.teardown = Teardown()
         #: Filled in by the daemon's own wiring.
         self.evidence: Callable[[], Evidence] = Evidence
+        #: The revision of the registry that it runs with.
+        self.config_revision: Callable[[], int] = int
         self._stopping = asyncio.Event()
+        self._news = asyncio.Event()
         self._worst_lag = 0.0
 
     def stop(self) -> None:
@@ -187,7 +193,7 @@ class Daemon:
             instance=self.instance,
             boot_id=self.boot_id,
             host=self.host,
-            home=sha256(str(self.home).encode()).hexdigest()[:12],
+            home=Home(self.home).token,
             pid=os.getpid(),
             started_at=self.started_at,
             at=datetime.now(UTC),
@@ -198,7 +204,12 @@ class Daemon:
             in_flight=evidence.in_flight,
             handled=evidence.handled,
             draining=evidence.draining,
+            config_revision=self.config_revision(),
         )
+
+    def hurry(self) -> None:
+        """Beat at once: there is something that others wait for."""
+        self._news.set()
 
     async def beat(self) -> None:
         """Put one heartbeat."""
@@ -208,7 +219,11 @@ class Daemon:
         # The second beat comes early: by then there is evidence to show.
         pause = BEAT_S / 4
         while True:
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._news.wait()
+                await asyncio.sleep(_TOGETHER_S)  # several changes in a row are told by one beat
+            self._news.clear()
             pause = BEAT_S
             try:
                 await self.beat()

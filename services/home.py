@@ -79,6 +79,11 @@ class Home:
         self.launcher_file = self.run / "launcher.json"
 
     @property
+    def token(self) -> str:
+        """What tells the fleets of one machine apart in heartbeats: 12 digits."""
+        return hashlib.sha256(str(self.path).encode()).hexdigest()[:12]
+
+    @property
     def socket(self) -> Path:
         """The launcher's control socket: in ``run/``, or below /tmp where that path would be too long for a socket."""
         path = self.run / "launcher.sock"

@@ -15,6 +15,7 @@ from bus.events import (
     archive,
     daemon,
     deadletter,
+    decision,
     drill,
     finding,
     freeze,
@@ -22,6 +23,7 @@ from bus.events import (
     invocation,
     loop,
     message,
+    ops,
     projection,
     quota,
     registry,
@@ -47,6 +49,8 @@ NOUNS: dict[str, dict[str, type[msgspec.Struct]]] = {
     "archive": archive.EVENTS,
     "sweep": sweep.EVENTS,
     "finding": finding.EVENTS,
+    "ops": ops.EVENTS,
+    "decision": decision.EVENTS,
 }
 
 #: CloudEvents type -> Struct of its data.

@@ -156,6 +156,30 @@ def load(path: Path) -> LoadedFleet:
     return LoadedFleet(fleet=fleet, path=path.resolve(), folder=path.resolve().parent, digest=f"sha-256:{digest}")
 
 
+def from_tables(raw: dict[str, Any], name: str) -> Fleet:
+    """A fleet from tables that lie in no file, by the same checks.
+
+    Args:
+        raw: as ``tomllib`` would give them; prompts carry their text.
+        name: what the tables are called in the sentences.
+
+    Raises:
+        FleetFileError: they describe no fleet; its problems name no lines.
+    """
+    reader = _Reader(Path(name), raw, None)
+    fleet = reader.fleet()
+    if reader.problems:
+        raise FleetFileError(Path(name), tuple(sorted(reader.problems, key=lambda p: p.path)))
+    return fleet
+
+
+def faults_of(kind: type[msgspec.Struct], raw: dict[str, Any], known: checks.Known) -> tuple[Problem, ...]:
+    """All that is wrong with one table by itself; `known` is what it may name."""
+    reader = _Reader(Path(), raw, None, known)
+    reader.value(kind)
+    return tuple(reader.problems)
+
+
 def _read(path: Path) -> str:
     try:
         raw = path.read_bytes()
@@ -194,12 +218,19 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
 class _Reader:
     """Reads tables into Structs, and goes on after a fault to find the others."""
 
-    def __init__(self, file: Path, raw: dict[str, Any], lines: dict[place.Path, int]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        raw: dict[str, Any],
+        lines: dict[place.Path, int] | None,
+        known: checks.Known | None = None,
+    ) -> None:
+        """Without `lines` the tables come from no file, and problems name no line."""
         self._folder = file.resolve().parent
         self._raw = raw
         self._lines = lines
         self.problems: list[Problem] = []
-        self._known = checks.Known(
+        self._known = known or checks.Known(
             {
                 name: set(_tables(_tables(project).get("roles")))
                 for name, project in _tables(raw.get("projects")).items()
@@ -212,8 +243,13 @@ class _Reader:
         found = self._table(Fleet, self._raw, ())
         return Fleet() if found is _BAD else found
 
+    def value(self, kind: type[msgspec.Struct]) -> Any:
+        """The whole as another kind of table; to be used only if there are no problems."""
+        return self._table(kind, self._raw, ())
+
     def _wrong(self, path: place.Path, sentence: str) -> Any:
-        self.problems.append(Problem(place.line_of(self._lines, path), _dotted(path), sentence))
+        line = 0 if self._lines is None else place.line_of(self._lines, path)
+        self.problems.append(Problem(line, _dotted(path), sentence))
         return _BAD
 
     def _table(self, kind: type[msgspec.Struct], raw: Any, path: place.Path, tag: str = "") -> Any:

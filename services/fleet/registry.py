@@ -1,29 +1,50 @@
 """The registry as a runner sees it: roles and prompts by name, each with its KV revision.
 
-Read from the bucket ``registry`` and kept up to date by watching it. A value that cannot be read never takes a working
-role away: the last good one stays, and the error is logged with the key and the reason.
+Read from the bucket ``registry`` and kept up to date by watching it. A value that cannot be used never takes a working role
+away: the last good one stays, also over a restart, and the error is logged and kept with the key and the reason.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
-from bus import errors, subjects
-from bus.bucket import Bucket, Entry
+from bus import errors, subjects, wire
+from bus.bucket import Bucket, Entry, Write
 from bus.events.moment import Moment
 from bus.invocation import Limits
-from services.fleet import cron
-from services.fleet.schema import check_schema
-from services.fleet.spec import Fleet, LoopLimits, Monitor, Project, Quota, Role, Unit, Window
+from services.fleet import value
+from services.fleet.spec import (
+    Archive,
+    Daemons,
+    Drills,
+    Fleet,
+    LoopLimits,
+    Monitor,
+    NamedQueries,
+    Project,
+    Projector,
+    Quota,
+    Reload,
+    Role,
+    Server,
+    Unit,
+    Window,
+)
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 _UNKNOWN = Limits(idempotent=False)
+#: Headers of a value: who put it, why, and the action that it belongs to.
+WHO, WHY, OPERATION = "Systems-Actor", "Systems-Reason", "Systems-Operation"
 
 
 class RegisteredRole(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,10 +83,64 @@ class CapOverride(msgspec.Struct, frozen=True, kw_only=True):
     until: Moment | None = None
 
 
+class AppliedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The fleet file that was taken last."""
+
+    path: str
+    host: str
+    #: Digest of what it said, whatever its layout.
+    digest: str
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What belongs to no project and no guard."""
+
+    server: Server = Server()
+    daemons: Daemons = Daemons()
+    reload: Reload = Reload()
+    drills: Drills = Drills()
+    projector: Projector = Projector()
+    queries: NamedQueries = NamedQueries()
+    archive: Archive = Archive()
+    file: AppliedFile | None = None
+
+
+class RefusedValue(msgspec.Struct, frozen=True, kw_only=True):
+    """A value that is not in effect."""
+
+    revision: int
+    sentence: str
+    #: Revision that is in effect instead; 0 for none.
+    kept: int
+
+
 #: Keys of the whole system's settings.
 QUOTA_KEY = "guards.quota"
 LOOP_KEY = "guards.loop"
 MONITOR_KEY = "guards.monitor"
+SERVER_KEY = "settings.server"
+DAEMONS_KEY = "settings.daemons"
+RELOAD_KEY = "settings.reload"
+DRILLS_KEY = "settings.drills"
+PROJECTOR_KEY = "settings.projector"
+QUERIES_KEY = "settings.queries"
+ARCHIVE_KEY = "settings.archive"
+FILE_KEY = "settings.file"
+_WHOLE: dict[str, type[msgspec.Struct]] = {
+    QUOTA_KEY: Quota,
+    LOOP_KEY: LoopLimits,
+    MONITOR_KEY: Monitor,
+    SERVER_KEY: Server,
+    DAEMONS_KEY: Daemons,
+    RELOAD_KEY: Reload,
+    DRILLS_KEY: Drills,
+    PROJECTOR_KEY: Projector,
+    QUERIES_KEY: NamedQueries,
+    ARCHIVE_KEY: Archive,
+    FILE_KEY: AppliedFile,
+}
+#: What a key begins with, in the order in which values are taken: a role names a prompt.
+_KINDS = ("prompts", "settings", "guards", "projects", "caps", "roles")
 
 
 def caps_key(scope: str) -> str:
@@ -89,37 +164,82 @@ def project_key(name: str) -> str:
 
 
 def entries(fleet: Fleet, prompts: dict[str, str]) -> dict[str, bytes]:
-    """A fleet as the registry's keys and values."""
+    """A fleet as the registry's keys and values, what others name first."""
     found: dict[str, bytes] = {}
+    for name, text in prompts.items():
+        found[prompt_key(name)] = text.encode()
+    found[SERVER_KEY] = msgspec.json.encode(_public(fleet.server))
+    found[DAEMONS_KEY] = msgspec.json.encode(fleet.daemons)
+    found[RELOAD_KEY] = msgspec.json.encode(fleet.reload)
+    found[QUOTA_KEY] = msgspec.json.encode(fleet.quota)
+    found[DRILLS_KEY] = msgspec.json.encode(fleet.drills)
+    found[PROJECTOR_KEY] = msgspec.json.encode(fleet.projector)
+    found[QUERIES_KEY] = msgspec.json.encode(fleet.queries)
+    found[ARCHIVE_KEY] = msgspec.json.encode(fleet.archive)
+    found[LOOP_KEY] = msgspec.json.encode(fleet.loop)
+    found[MONITOR_KEY] = msgspec.json.encode(fleet.monitor)
     for name, project in fleet.projects.items():
         found[project_key(name)] = msgspec.json.encode(msgspec.structs.replace(project, roles={}))
     for (project_name, name), role in fleet.roles().items():
         found[role_key(project_name, name)] = msgspec.json.encode(role)
-    for name, text in prompts.items():
-        found[prompt_key(name)] = text.encode()
-    found[QUOTA_KEY] = msgspec.json.encode(fleet.quota)
-    found[LOOP_KEY] = msgspec.json.encode(fleet.loop)
-    found[MONITOR_KEY] = msgspec.json.encode(fleet.monitor)
     return found
 
 
-async def publish(bucket: Bucket, wanted: dict[str, bytes]) -> list[str]:
-    """Bring the bucket to `wanted`: the keys that were changed or removed."""
-    present = await bucket.items()
-    changed: list[str] = []
-    for key, value in wanted.items():
-        entry = present.get(key)
-        if entry is None or entry.value != value:
-            await bucket.put(key, value)
-            changed.append(key)
-    for key in present.keys() - wanted.keys():
-        await bucket.delete(key)
-        changed.append(key)
-    return changed
+def _public(server: Server) -> Server:
+    """The server without a login in its address: everybody on the bus may read the registry."""
+    urls = (
+        scheme + at + rest.rpartition("@")[2]
+        for scheme, at, rest in (u.partition("://") for u in server.url.split(","))
+    )
+    return msgspec.structs.replace(server, url=",".join(urls))
+
+
+def provenance(who: str, why: str, operation: str = "") -> dict[str, str]:
+    """The headers that say where a value comes from; of several lines of `why` one is made."""
+    return {name: " ".join(text.split()) for name, text in ((WHO, who), (WHY, why), (OPERATION, operation)) if text}
+
+
+def changes(present: Mapping[str, bytes], wanted: Mapping[str, bytes]) -> list[Write]:
+    """The writes that make one registry out of another: what others name is put first and deleted last. Pure."""
+    puts = [Write(key, wanted[key]) for key in sorted(wanted, key=_order) if present.get(key) != wanted[key]]
+    gone = sorted(present.keys() - wanted.keys(), key=_order, reverse=True)
+    return [*puts, *(Write(key, None) for key in gone)]
+
+
+def _order(key: str) -> tuple[int, str]:
+    kind = key.partition(".")[0]
+    return (_KINDS.index(kind) if kind in _KINDS else len(_KINDS), key)
+
+
+async def publish(bucket: Bucket, wanted: dict[str, bytes], headers: Mapping[str, str] = {}) -> list[str]:
+    """Bring the bucket to `wanted`, all at once: the keys that were changed or removed.
+
+    Raises:
+        Unanswered: it may be done, or not; doing it again does no harm.
+    """
+    while True:
+        revision = await bucket.revision()
+        writes = changes({key: entry.value for key, entry in (await bucket.items()).items()}, wanted)
+        if not writes:
+            return []
+        try:
+            for first in range(0, len(writes), wire.BATCH_LIMIT):
+                part = writes[first : first + wire.BATCH_LIMIT]
+                revision = await bucket.put_all(part, expect_last=revision, headers=headers)
+        except errors.SequenceConflict:
+            continue  # somebody put something meanwhile: look again
+        return [write.key for write in writes]
+
+
+def _keep(table: dict[str, T], name: str, what: T | None) -> None:
+    if what is None:
+        table.pop(name, None)
+    else:
+        table[name] = what
 
 
 class Registry:
-    """Roles and prompts, kept up to date. `on_change` is called with each key that changed, after it took effect."""
+    """Roles, prompts and settings, kept up to date. `on_change` is called with each key that changed, after it took effect."""
 
     def __init__(self, bucket: Bucket | None = None, entries: Iterable[Entry] = ()) -> None:
         """A registry of a bucket that is still to be read; or of entries alone, which stay as they are.
@@ -137,13 +257,25 @@ class Registry:
         self.quota_revision = 0
         self.loop = LoopLimits()
         self.monitor = Monitor()
+        self.settings = Settings()
         #: Caps set by people, by scope token.
         self.overrides: dict[str, tuple[CapOverride, ...]] = {}
         #: Limits of roles that were removed: some of their work may still be unfinished.
         self._left: dict[tuple[str, str], Limits] = {}
         #: KV revision of the newest value read.
         self.revision = 0
+        #: The bucket's revision up to which everything was looked at.
+        self.seen = 0
+        #: The values in effect, by key.
+        self.values: dict[str, bytes] = {}
+        #: Their revisions.
+        self.revisions: dict[str, int] = {}
+        #: Newer values that are not in effect, by key.
+        self.refused: dict[str, RefusedValue] = {}
+        self._waiting: dict[str, Entry] = {}
         self.on_change: Callable[[str], None] | None = None
+        #: Called after each look at a change, whatever became of it.
+        self.listeners: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
         for entry in entries:
             self._take(entry)
@@ -154,9 +286,24 @@ class Registry:
         return self._source
 
     async def load(self) -> None:
-        """Read everything once."""
-        for entry in (await self._bucket.items()).values():
-            self._take(entry)
+        """Read everything once. Of a key whose value cannot be used the newest one that can is taken."""
+        seen = await self._bucket.revision()
+        items = await self._bucket.items()
+        for entry in sorted(items.values(), key=lambda entry: _order(entry.key)):
+            if not self._take(entry) and entry.key not in self.values:
+                await self._fall_back(entry)
+        for key in self.values.keys() - items.keys():
+            if self.revisions[key] <= seen:
+                entry = Entry(key=key, value=b"", revision=seen, created=datetime.now(UTC), gone=True)
+                self._take(entry)
+        self.seen = max(self.seen, seen)
+
+    async def _fall_back(self, entry: Entry) -> None:
+        for older in reversed(await self._bucket.history(entry.key)):
+            if older.revision < entry.revision and not older.gone and self._take(older, quietly=True):
+                refused = self.refused[entry.key]
+                self.refused[entry.key] = msgspec.structs.replace(refused, kept=older.revision)
+                return
 
     async def refresh(self, key: str) -> None:
         """Read one key now, without waiting for the watcher to come to it."""
@@ -176,78 +323,120 @@ class Registry:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _watch(self) -> None:
-        seen = self.revision
+        seen = self.seen
         async for entry in self._bucket.watch():
-            if entry.revision > seen and self._take(entry) and self.on_change is not None:
-                self.on_change(entry.key)
+            if entry.revision <= seen:
+                continue
+            if self._take(entry):
+                self._changed(entry.key)
+                # What was refused because it names what was not there yet may be good now.
+                for key, waiting in list(self._waiting.items()):
+                    if key != entry.key and self._take(waiting, quietly=True):
+                        self._changed(key)
+            self.seen = max(self.seen, entry.revision)
+            for listener in self.listeners:
+                listener()
 
-    def _take(self, entry: Entry) -> bool:  # noqa: PLR0912 (one arm for each kind of key)
-        kind, _, name = entry.key.partition(".")
+    def _changed(self, key: str) -> None:
+        if self.on_change is not None:
+            self.on_change(key)
+
+    def _take(self, entry: Entry, *, quietly: bool = False) -> bool:
+        """Let a value take effect: False if it cannot be used, and what was there before stays."""
+        key = entry.key
+        if self.revisions.get(key, 0) >= entry.revision:
+            return True
         try:
-            match kind:
-                case "roles":
-                    self._take_role(name, entry)
-                case "prompts":
-                    if entry.gone:
-                        self.prompts.pop(name, None)
-                    else:
-                        text = entry.value.decode()
-                        digest = f"sha-256:{hashlib.sha256(entry.value).hexdigest()}"
-                        self.prompts[name] = RegisteredPrompt(text=text, digest=digest, revision=entry.revision)
-                case "projects":
-                    if entry.gone:
-                        self.projects.pop(name, None)
-                    else:
-                        self.projects[name] = msgspec.json.decode(entry.value, type=Project)
-                case "guards":
-                    self._take_guard(name, entry)
-                case "caps":
-                    if entry.gone:
-                        self.overrides.pop(name, None)
-                    else:
-                        self.overrides[name] = msgspec.json.decode(entry.value, type=tuple[CapOverride, ...])
-                case _:
-                    raise ValueError("expected a key under roles., prompts., projects., guards. or caps.")  # noqa: TRY301 (one place logs all)
-        except (msgspec.DecodeError, ValueError, RecursionError, errors.BusError) as exc:
-            log.error(
-                "registry_value_refused", key=entry.key, revision=entry.revision, error=str(exc), kept="last good"
-            )
+            self._read(entry)
+        except (ValueError, errors.BusError) as exc:
+            sentence = exc.sentence if isinstance(exc, value.BadValue) else str(exc)
+            if not quietly:
+                kept = self.revisions.get(key, 0)
+                self.refused[key] = RefusedValue(revision=entry.revision, sentence=sentence, kept=kept)
+                self._waiting[key] = entry
+                log.error("registry_value_refused", key=key, revision=entry.revision, error=sentence, kept=kept)
             return False
+        if key not in self.refused or self.refused[key].revision <= entry.revision:
+            self.refused.pop(key, None)
+            self._waiting.pop(key, None)
+        self.revisions[key] = entry.revision
+        if entry.gone:
+            self.values.pop(key, None)
+        else:
+            self.values[key] = entry.value
         self.revision = max(self.revision, entry.revision)
         return True
 
-    def _take_guard(self, name: str, entry: Entry) -> None:
-        match name:
-            case "quota":
-                self.quota = Quota() if entry.gone else msgspec.json.decode(entry.value, type=Quota)
-                self.quota_revision = entry.revision
-            case "loop":
-                self.loop = LoopLimits() if entry.gone else msgspec.json.decode(entry.value, type=LoopLimits)
-            case "monitor":
-                self.monitor = Monitor() if entry.gone else msgspec.json.decode(entry.value, type=Monitor)
-            case _:
-                raise ValueError("expected guards.quota, guards.loop or guards.monitor")
+    def fault(self, key: str, raw: bytes) -> str:
+        """What keeps a value from taking effect under a key; empty for nothing. Changes nothing."""
+        try:
+            self._parse(key, raw)
+        except (ValueError, errors.BusError) as exc:
+            return exc.sentence if isinstance(exc, value.BadValue) else str(exc)
+        return ""
 
-    def _take_role(self, name: str, entry: Entry) -> None:
-        project, dot, role_name = name.partition(".")
-        if not dot:
-            raise ValueError("expected a key roles.<project>.<role>")
-        if entry.gone:
+    def _parse(self, key: str, raw: bytes) -> Any:
+        """A value as what its key stands for.
+
+        Raises:
+            BadValue, ValueError, BadSubject: it cannot be used.
+        """
+        kind, _, name = key.partition(".")
+        match kind:
+            case "roles":
+                # The fleet file's checks hold for a value that was put by hand as well.
+                project, dot, role_name = name.partition(".")
+                if not dot:
+                    raise ValueError(f"expected a key roles.<project>.<role>, got: {key!r}")
+                subjects.check_name("a project", project)
+                subjects.check_name("a role", role_name)
+                return value.read(key, raw, Role, self.prompts)
+            case "prompts":
+                return value.text(key, raw)
+            case "projects":
+                return value.read(key, raw, Project)
+            case "caps":
+                return value.read(key, raw, tuple[CapOverride, ...])
+        if key in _WHOLE:
+            return value.read(key, raw, _WHOLE[key])
+        raise ValueError(
+            f"expected a key such as roles.shop.coder or prompts.rules, or one of {', '.join(_WHOLE)}, got: {key!r}"
+        )
+
+    def _read(self, entry: Entry) -> None:
+        """Let a value take effect, or its end."""
+        key, kind, name = entry.key, *entry.key.partition(".")[::2]
+        parsed = None if entry.gone else self._parse(key, entry.value)
+        match kind:
+            case "roles":
+                self._take_role(name, entry, parsed)
+            case "prompts":
+                digest = f"sha-256:{hashlib.sha256(entry.value).hexdigest()}"
+                prompt = (
+                    None if parsed is None else RegisteredPrompt(text=parsed, digest=digest, revision=entry.revision)
+                )
+                _keep(self.prompts, name, prompt)
+            case "projects":
+                _keep(self.projects, name, parsed)
+            case "caps":
+                _keep(self.overrides, name, parsed)
+            case "settings" if key in _WHOLE:
+                default = None if key == FILE_KEY else _WHOLE[key]()
+                self.settings = msgspec.structs.replace(self.settings, **{name: parsed or default})
+        if key == QUOTA_KEY:
+            self.quota, self.quota_revision = parsed or Quota(), entry.revision
+        elif key == LOOP_KEY:
+            self.loop = parsed or LoopLimits()
+        elif key == MONITOR_KEY:
+            self.monitor = parsed or Monitor()
+
+    def _take_role(self, name: str, entry: Entry, role: Role | None) -> None:
+        project, _, role_name = name.partition(".")
+        if role is None:
             left = self.roles.pop((project, role_name), None)
             if left is not None:
                 self._left[project, role_name] = left.limits
             return
-        present = self.roles.get((project, role_name))
-        if present is not None and present.revision >= entry.revision:
-            return
-        # The fleet file's checks hold for a value that was put by hand as well: what nobody can carry out is refused whole.
-        subjects.check_name("a project", project)
-        subjects.check_name("a role", role_name)
-        role = msgspec.json.decode(entry.value, type=Role)
-        for schedule in role.schedules.values():
-            cron.parse(schedule.cron, schedule.time_zone)
-        if role.input_schema is not None:
-            check_schema(role.input_schema)
         self.roles[project, role_name] = RegisteredRole(
             project=project, name=role_name, role=role, revision=entry.revision, limits=role.limits
         )

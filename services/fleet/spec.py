@@ -265,6 +265,13 @@ class Daemons(_Table, frozen=True):
     restart: Restart = Restart()
 
 
+class Reload(_Table, frozen=True):
+    """How changes of the fleet file come into effect while the fleet runs."""
+
+    #: The launcher watches the fleet file and the prompts beside it, and takes what changes without a fault.
+    watch: bool = False
+
+
 class Price(_Table, frozen=True):
     """What a model costs, in US dollars per million tokens."""
 
@@ -402,6 +409,7 @@ class Fleet(_Table, frozen=True):
     queries: NamedQueries = NamedQueries()
     archive: Archive = Archive()
     monitor: Monitor = Monitor()
+    reload: Reload = Reload()
 
     def roles(self) -> dict[tuple[str, str], Role]:
         """(project, role) -> Role, in the file's order."""

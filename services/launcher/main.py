@@ -181,7 +181,8 @@ class Launcher:
                 ChildSpec(
                     name=name,
                     command=command,
-                    env=child_environment(self.options.environ, self.home),
+                    # Whatever it starts can tell whose child it is: see `systems restart`.
+                    env=child_environment(self.options.environ, self.home) | {"SYSTEMS_DAEMON": name},
                     log_path=self.home.logs / f"{name}.log",
                     grace=grace,
                 )

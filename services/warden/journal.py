@@ -8,6 +8,7 @@ person's to remove.
 from __future__ import annotations
 
 import asyncio
+import re
 
 import msgspec
 import structlog
@@ -17,7 +18,7 @@ from bus.events import registry as ev
 from bus.ids import key_id
 from bus.store import CONTROL
 from services.daemon import Bus
-from services.fleet.registry import RegisteredRole, Registry
+from services.fleet.registry import OPERATION, WHO, WHY, RegisteredRole, Registry
 
 log = structlog.get_logger()
 
@@ -44,6 +45,11 @@ def consumer_of(registered: RegisteredRole) -> topology.Consumer:
     )
 
 
+def control_id(key: str) -> str:
+    """The token that names a registry key in CONTROL: ``roles_shop_coder``."""
+    return re.sub(r"[^A-Za-z0-9-]", "_", key)[:128]
+
+
 class Journal:
     """Writes registry changes down and keeps the server in step."""
 
@@ -55,19 +61,29 @@ class Journal:
     async def write(self, delivery: wire.Delivery) -> None:
         """Handle one change of the bucket."""
         key = delivery.subject.removeprefix(self._prefix)
-        name = key.replace(".", "_")
+        name = control_id(key)
         previous = await self._bus.store.last(CONTROL, f"ctl.registry.{name}.*")
         replaced = previous.data.revision if previous is not None and previous.data is not None else 0
         if replaced < delivery.seq:
-            gone = "KV-Operation" in delivery.headers
-            event: ev.RegistryEvent
-            if gone:
-                event = ev.Removed(key=key, revision=delivery.seq, replaced=replaced)
-            else:
-                event = ev.Changed(key=key, revision=delivery.seq, value=_as_json(delivery.data), replaced=replaced)
+            event = self._event(key, delivery, replaced)
             event_id = key_id("registry", f"{key}@{delivery.seq}")
             await self._bus.store.append(self._bus.author.control(name, event, event_id=event_id))
         await self.reconcile(key)
+
+    def _event(self, key: str, delivery: wire.Delivery, replaced: int) -> ev.RegistryEvent:
+        """What became of a value that was put, or taken out."""
+        headers = delivery.headers
+        who, why, operation = (headers.get(name, "") for name in (WHO, WHY, OPERATION))
+        if "KV-Operation" in headers:
+            return ev.Removed(key=key, revision=delivery.seq, replaced=replaced, who=who, why=why, operation=operation)
+        fault = self._registry.fault(key, delivery.data)
+        if fault:
+            kept = self._registry.revisions.get(key, 0)
+            return ev.Refused(key=key, revision=delivery.seq, sentence=fault, kept=kept)
+        value = _as_json(key, delivery.data)
+        return ev.Changed(
+            key=key, revision=delivery.seq, value=value, replaced=replaced, who=who, why=why, operation=operation
+        )
 
     async def reconcile(self, key: str) -> None:
         """Bring the consumer of one role to what is registered."""
@@ -93,13 +109,16 @@ class Journal:
             )
 
 
-def _as_json(value: bytes) -> msgspec.Raw:
-    """A registry value as JSON: roles and projects are, a prompt's text becomes a string."""
-    try:
-        msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return msgspec.Raw(msgspec.json.encode(value.decode(errors="replace")))
-    return msgspec.Raw(value)
+def _as_json(key: str, value: bytes) -> msgspec.Raw:
+    """A registry value as JSON; a prompt's text, whatever it looks like, as a string."""
+    if not key.startswith("prompts."):
+        try:
+            msgspec.json.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+        else:
+            return msgspec.Raw(value)
+    return msgspec.Raw(msgspec.json.encode(value.decode(errors="replace")))
 
 
 async def wait_until_applied(bus: Bus) -> None:

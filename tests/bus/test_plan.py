@@ -72,7 +72,7 @@ async def test_plan_finds_a_stream_that_was_edited_by_hand(connection: Connectio
     await connection.api("STREAM.UPDATE.CONTROL", edited)
     (step,) = await done(connection, declared())
     assert step.name == "CONTROL"
-    assert [change.field for change in step.changes] == ["duplicate_window"]
+    assert [change.field for change in step.changes] == ["duplicate_window", "max_age"]
     config = (await connection.api("STREAM.INFO.CONTROL"))["config"]
     assert (config["description"], config["max_msg_size"]) == ("mine", 512_000)
 
