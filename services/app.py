@@ -32,11 +32,12 @@ from services import credentials, logs
 from services.daemon import Bus, Daemon, Evidence, control_id, daemon
 from services.declaration import apply_fleet
 from services.drill.schedule import Rounds
-from services.fleet.file import load
+from services.fleet.file import LoadedFleet, load
 from services.fleet.registry import Registry
-from services.fleet.spec import Archive
+from services.fleet.spec import Archive, Daemons
 from services.fleet.spec import Projector as Tables
 from services.home import Home
+from services.launcher.filewatch import FileWatch
 from services.launcher.main import Launcher, Options, daemons
 from services.monitor.monitor import Monitor
 from services.monitor.ring import Ring
@@ -328,6 +329,32 @@ class EventReporter:
         await bus.store.append(bus.author.control(control_id(name, self._running.host), event))
 
 
+async def follow_settings(running: Daemon, loaded: LoadedFleet) -> Daemons:
+    """Let the launcher follow the registry, and watch the fleet file: the settings of the daemons that it starts with."""
+    registry = Registry(running.bus.bucket("registry"))
+    await registry.open()
+    running.teardown.push("registry", registry.close)
+    started, runs_with = registry.settings.daemons, registry.seen
+
+    def revision() -> int:
+        # How it runs its daemons it reads once: what changes there is in effect after its next start.
+        nonlocal runs_with
+        if registry.settings.daemons == started:
+            runs_with = registry.seen
+        return runs_with
+
+    running.config_revision = revision
+    registry.listeners.append(running.hurry)
+    watch = asyncio.create_task(FileWatch(running.bus, registry, loaded).run(), name="file_watch")
+
+    async def end() -> None:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+    running.teardown.push("file_watch", end)
+    return started
+
+
 async def run_launcher(home: Home, file: Path) -> None:
     """The launcher: server, topology, registry, daemons; until somebody asks for the end."""
     loaded = load(file)
@@ -338,6 +365,9 @@ async def run_launcher(home: Home, file: Path) -> None:
         async with daemon("launcher", "launcher", home.path, login) as running:
             changed = await apply_fleet(running.bus, loaded)
             log.info("fleet_applied", file=str(file), changed=changed)
+            settings = await follow_settings(running, loaded)
+            fleet = msgspec.structs.replace(loaded.fleet, daemons=settings)
+            launcher.take(settings, daemons(fleet, home, file))
             await running.announce()
             answer_freezes(running, Receipts(running))
             rounds = asyncio.create_task(Rounds(running.bus, home, loaded.fleet.drills).run(), name="drills")
@@ -356,7 +386,8 @@ async def run_launcher(home: Home, file: Path) -> None:
         on_server_ready=on_server_ready,
         sync_always=loaded.fleet.server.sync_always,
     )
-    await Launcher(options).run()
+    launcher = Launcher(options)
+    await launcher.run()
 
 
 async def run_warden(home: Home, instance: str) -> None:

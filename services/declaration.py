@@ -7,6 +7,7 @@ is done is an event in CONTROL.
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from bus.topology import Topology
 from services.daemon import Bus
 from services.fleet import registry as registered
 from services.fleet.file import LoadedFleet
-from services.fleet.registry import RegisteredRole, Registry
+from services.fleet.registry import FILE_KEY, AppliedFile, RegisteredRole, Registry
 from services.fleet.spec import Role
 from services.warden.journal import declared
 
@@ -64,7 +65,7 @@ async def compare(bus: Bus, wanted: dict[str, bytes] | None, replicas: int | Non
         replicas: copies of each stream; None is as many as there are now.
     """
     live = await _live_config(bus, INVOCATIONS)
-    present = await _present(bus)
+    present = await present_values(bus)
     registry = Registry(bus.bucket("registry"))
     values = present if wanted is None else wanted
     kept = _take_roles(registry, values)
@@ -81,12 +82,14 @@ async def apply_fleet(bus: Bus, loaded: LoadedFleet) -> list[str]:
     """Bring the bus to what a fleet file says, as the launcher does at its start: the registry keys that changed.
 
     What the file does not know of is somebody else's: whole projects and prompts that only the registry has stay. So does
-    the number of copies of each stream.
+    the number of copies of each stream. A file that says what it said the last time changes no setting: what people have
+    set since outlives every restart.
 
     Raises:
         Conflict: that would lose something; nothing was changed, `systems plan` shows what.
     """
-    wanted = retained(await _present(bus), registered.entries(loaded.fleet, loaded.prompts))
+    present = await present_values(bus)
+    wanted = present if _file_of(present) == loaded.digest else of_file(present, loaded)
     topology, difference = await compare(bus, wanted, None)
     try:
         await refuse_frozen(bus, difference)
@@ -99,7 +102,27 @@ async def apply_fleet(bus: Bus, loaded: LoadedFleet) -> list[str]:
     difference = msgspec.structs.replace(difference, steps=kept)
     planner.refuse_destructive(list(difference.steps))
     await carry_out(bus, topology, difference)
-    return await registered.publish(bus.bucket("registry"), wanted)
+    if wanted is present:
+        return []
+    headers = registered.provenance(bus.author.actor, f"fleet file {loaded.path}")
+    return await registered.publish(bus.bucket("registry"), wanted, headers)
+
+
+def of_file(present: dict[str, bytes], loaded: LoadedFleet) -> dict[str, bytes]:
+    """The registry that a fleet file asks for over the present one. Pure, but for the host's name."""
+    file = AppliedFile(path=str(loaded.path), host=platform.node() or "localhost", digest=loaded.digest)
+    wanted = registered.entries(loaded.fleet, loaded.prompts) | {FILE_KEY: msgspec.json.encode(file)}
+    return retained(present, wanted)
+
+
+def _file_of(present: dict[str, bytes]) -> str:
+    """Digest of the fleet file that was taken last; empty for none."""
+    value = present.get(FILE_KEY)
+    try:
+        return "" if value is None else msgspec.json.decode(value, type=AppliedFile).digest
+    except msgspec.DecodeError as exc:
+        log.warning("registry_value_unreadable", key=FILE_KEY, error=str(exc), action="taking the fleet file")
+        return ""
 
 
 def retained(present: dict[str, bytes], wanted: dict[str, bytes]) -> dict[str, bytes]:
@@ -125,7 +148,8 @@ async def _live_config(bus: Bus, stream: str) -> dict[str, Any] | None:
     return config
 
 
-async def _present(bus: Bus) -> dict[str, bytes]:
+async def present_values(bus: Bus) -> dict[str, bytes]:
+    """What lies in the registry now, good or not; nothing where there is no registry yet."""
     if await _live_config(bus, _REGISTRY_STREAM) is None:
         return {}
     return {key: entry.value for key, entry in (await bus.bucket("registry").items()).items()}

@@ -20,6 +20,8 @@ from bus.liveness import BEAT_S, Heartbeat
 from bus.puller import EXPIRES_S
 from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS, Recorded
 from services import freezes, roster
+from services.config import drift
+from services.config.drift import ConfigLine
 from services.daemon import Bus, control_id
 from services.fleet.registry import Registry
 from services.freezes import Freeze
@@ -77,6 +79,8 @@ class DaemonLine(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     boot_id: str = ""
     version: str = ""
+    #: Revision of the settings that it runs with; 0 for none.
+    config_revision: int = 0
     #: Seconds since its last beat, since it last handled a message, since an empty pull was answered; None for never.
     beat_age_s: float | None = None
     message_age_s: float | None = None
@@ -146,6 +150,8 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
     tables: TablesLine | None = None
     #: The last sweep of the monitor, the next one, and what is open; None when it was not asked.
     monitor: Status | None = None
+    #: The settings in effect, and where they differ from the fleet file and from what daemons run with.
+    config: ConfigLine | None = None
     #: What could not be looked at, and why.
     unseen: tuple[str, ...] = ()
     #: Of a past moment: what no log can tell of it. Neither good nor bad.
@@ -196,6 +202,7 @@ def line_of(beat: Heartbeat, now: datetime) -> DaemonLine:
         pid=beat.pid,
         boot_id=beat.boot_id,
         version=beat.version,
+        config_revision=beat.config_revision,
         beat_age_s=age(beat.at),
         message_age_s=age(beat.last_message_at),
         empty_age_s=age(beat.last_empty_at),
@@ -246,6 +253,7 @@ def judge(panel: Panel) -> tuple[Verdict, tuple[str, ...]]:
     if panel.tables is not None and panel.tables.concern:
         concern.append(panel.tables.concern)
     _judge_findings(panel, ultra, concern)
+    concern += _config_concerns(panel.config)
     concern += [f"not seen: {what}" for what in panel.unseen]
     verdict = Verdict.ULTRA if ultra else Verdict.CONCERN if concern else Verdict.NOMINAL
     return verdict, tuple(ultra + concern)
@@ -259,6 +267,23 @@ def _judge_findings(panel: Panel, ultra: list[str], concern: list[str]) -> None:
             continue
         said = found.title + (f": {found.command}" if found.command else "")
         (ultra if found.severity == Severity.ULTRA else concern).append(said)
+
+
+def _config_concerns(config: ConfigLine | None) -> list[str]:
+    if config is None:
+        return []
+    found = [
+        f"{one.key} at revision {one.revision} is refused: {one.sentence}; {_kept(one.kept)}" for one in config.refused
+    ]
+    if config.file_fault:
+        found.append(
+            f"the fleet file cannot be used, the last good one is in effect: {' | '.join(config.file_fault.splitlines())}"
+        )
+    return found + [f"{name} has not taken up revision {config.revision}" for name in config.behind]
+
+
+def _kept(revision: int) -> str:
+    return f"revision {revision} is in effect" if revision else "nothing is in effect in its place"
 
 
 def _judge_freeze(panel: Panel, ultra: list[str], concern: list[str]) -> None:
@@ -316,6 +341,7 @@ async def gather(bus: Bus, registry: Registry, *, findings: bool = True) -> Pane
             trips=facts.trips if facts is not None else None,
         ),
         monitor=await _monitor(bus, unseen) if findings else None,
+        config=await drift.line(bus, registry, beats),
         unseen=tuple(unseen),
     )
     verdict, reasons = judge(panel)

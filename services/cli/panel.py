@@ -10,6 +10,7 @@ from rich.text import Text
 
 from bus.flags import Mode
 from services.cli.output import age
+from services.config.drift import ConfigLine
 from services.guards.proofs import GuardLine
 from services.health import DaemonLine, Panel, State, Verdict
 from services.monitor.status import Status
@@ -62,11 +63,12 @@ def _table(*columns: str) -> Table:
 
 
 def _daemons(view: Panel) -> Table:
-    table = _table("daemon", "state", "in hand", "done", "beat", "evidence")
+    table = _table("daemon", "state", "in hand", "done", "beat", "config", "evidence")
     for line in view.daemons:
         state = Text(f"{_DOT[line.state]} {line.state.value}", style=_STATE[line.state])
         beat = age(line.beat_age_s) if line.beat_age_s is not None else "none"
-        table.add_row(line.name, state, f"{line.in_flight:,}", f"{line.handled:,}", beat, _evidence(line))
+        config = str(line.config_revision) if line.config_revision else "-"
+        table.add_row(line.name, state, f"{line.in_flight:,}", f"{line.handled:,}", beat, config, _evidence(line))
     return table
 
 
@@ -126,6 +128,8 @@ def _facts(view: Panel) -> Table:
     mode = Text("armed" if switch.armed else "clients only: the warden is away", style=_ARMED[switch.armed])
     calm = switch.mode is Mode.CLEAR and not switch.thawing
     mode.append(f", {switch.told}", style="default" if calm else "bold yellow")
+    if view.config is not None:
+        table.add_row("settings", _config(view.config, view.at))
     known = {guard.name: guard for guard in view.guards}
     if (guard := known.get("kill switch")) is not None:
         mode = _guard(guard, mode, view.at)
@@ -184,6 +188,17 @@ def _sweep(status: Status, now: datetime) -> Text:
     if status.next_at is not None:
         until = (status.next_at - now).total_seconds()
         said.append(f" · next in {age(until)}" if until > 0 else f" · next is {age(-until)} late", style="default")
+    return said
+
+
+def _config(config: ConfigLine, now: datetime) -> Text:
+    """The revision in effect, and what differs from it."""
+    said = Text(f"revision {config.revision}" + (f", {_ago(config.since, now)}" if config.since is not None else ""))
+    if config.file_changes:
+        count = len(config.file_changes)
+        said.append(f" · the fleet file differs in {count}: systems config diff", style="yellow")
+    if config.at_next_start:
+        said.append(" · the launcher's are older: systems down, systems up", style="yellow")
     return said
 
 

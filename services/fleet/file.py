@@ -129,6 +129,8 @@ class LoadedFleet(msgspec.Struct, frozen=True, kw_only=True):
     fleet: Fleet
     #: The file itself.
     path: Path
+    #: The files of its prompts.
+    files: tuple[Path, ...] = ()
     #: Where it lies: what relative programs, modules and prompts are taken from.
     folder: Path
     #: ``sha-256:`` of the fleet with its prompts; the same content gives the same digest, whatever its layout.
@@ -153,7 +155,9 @@ def load(path: Path) -> LoadedFleet:
     if reader.problems:
         raise FleetFileError(path, tuple(sorted(reader.problems, key=lambda p: (p.line, p.path))))
     digest = hashlib.sha256(msgspec.json.encode(fleet, order="deterministic")).hexdigest()
-    return LoadedFleet(fleet=fleet, path=path.resolve(), folder=path.resolve().parent, digest=f"sha-256:{digest}")
+    whole = path.resolve()
+    files = tuple(whole.parent / name for name in reader.files)
+    return LoadedFleet(fleet=fleet, path=whole, files=files, folder=whole.parent, digest=f"sha-256:{digest}")
 
 
 def from_tables(raw: dict[str, Any], name: str) -> Fleet:
@@ -230,6 +234,8 @@ class _Reader:
         self._raw = raw
         self._lines = lines
         self.problems: list[Problem] = []
+        #: The files that prompts were read from.
+        self.files: list[str] = []
         self._known = known or checks.Known(
             {
                 name: set(_tables(_tables(project).get("roles")))
@@ -344,6 +350,7 @@ class _Reader:
             raw, key = prompt.text.encode(), "text"
         else:
             key = "file"
+            self.files.append(prompt.file)
             try:
                 raw = (self._folder / prompt.file).read_bytes()
             except (OSError, ValueError) as exc:

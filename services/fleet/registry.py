@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -231,6 +231,44 @@ async def publish(bucket: Bucket, wanted: dict[str, bytes], headers: Mapping[str
         return [write.key for write in writes]
 
 
+def fault(key: str, raw: bytes, prompts: Collection[str]) -> str:
+    """What keeps a value from taking effect under a key; empty for nothing."""
+    try:
+        parse(key, raw, prompts)
+    except (ValueError, errors.BusError) as exc:
+        return exc.sentence if isinstance(exc, value.BadValue) else str(exc)
+    return ""
+
+
+def parse(key: str, raw: bytes, prompts: Collection[str]) -> Any:
+    """A value as what its key stands for; `prompts` are the names that a role may name.
+
+    Raises:
+        BadValue, ValueError, BadSubject: it cannot be used.
+    """
+    kind, _, name = key.partition(".")
+    match kind:
+        case "roles":
+            # The fleet file's checks hold for a value that was put by hand as well.
+            project, dot, role_name = name.partition(".")
+            if not dot:
+                raise ValueError(f"expected a key roles.<project>.<role>, got: {key!r}")
+            subjects.check_name("a project", project)
+            subjects.check_name("a role", role_name)
+            return value.read(key, raw, Role, prompts)
+        case "prompts":
+            return value.text(key, raw)
+        case "projects":
+            return value.read(key, raw, Project)
+        case "caps":
+            return value.read(key, raw, tuple[CapOverride, ...])
+    if key in _WHOLE:
+        return value.read(key, raw, _WHOLE[key])
+    raise ValueError(
+        f"expected a key such as roles.shop.coder or prompts.rules, or one of {', '.join(_WHOLE)}, got: {key!r}"
+    )
+
+
 def _keep(table: dict[str, T], name: str, what: T | None) -> None:
     if what is None:
         table.pop(name, None)
@@ -368,45 +406,13 @@ class Registry:
         return True
 
     def fault(self, key: str, raw: bytes) -> str:
-        """What keeps a value from taking effect under a key; empty for nothing. Changes nothing."""
-        try:
-            self._parse(key, raw)
-        except (ValueError, errors.BusError) as exc:
-            return exc.sentence if isinstance(exc, value.BadValue) else str(exc)
-        return ""
-
-    def _parse(self, key: str, raw: bytes) -> Any:
-        """A value as what its key stands for.
-
-        Raises:
-            BadValue, ValueError, BadSubject: it cannot be used.
-        """
-        kind, _, name = key.partition(".")
-        match kind:
-            case "roles":
-                # The fleet file's checks hold for a value that was put by hand as well.
-                project, dot, role_name = name.partition(".")
-                if not dot:
-                    raise ValueError(f"expected a key roles.<project>.<role>, got: {key!r}")
-                subjects.check_name("a project", project)
-                subjects.check_name("a role", role_name)
-                return value.read(key, raw, Role, self.prompts)
-            case "prompts":
-                return value.text(key, raw)
-            case "projects":
-                return value.read(key, raw, Project)
-            case "caps":
-                return value.read(key, raw, tuple[CapOverride, ...])
-        if key in _WHOLE:
-            return value.read(key, raw, _WHOLE[key])
-        raise ValueError(
-            f"expected a key such as roles.shop.coder or prompts.rules, or one of {', '.join(_WHOLE)}, got: {key!r}"
-        )
+        """What keeps a value from taking effect under a key now; empty for nothing."""
+        return fault(key, raw, self.prompts)
 
     def _read(self, entry: Entry) -> None:
         """Let a value take effect, or its end."""
         key, kind, name = entry.key, *entry.key.partition(".")[::2]
-        parsed = None if entry.gone else self._parse(key, entry.value)
+        parsed = None if entry.gone else parse(key, entry.value, self.prompts)
         match kind:
             case "roles":
                 self._take_role(name, entry, parsed)

@@ -26,7 +26,7 @@ from bus import errors, server
 from bus.context import Context
 from bus.server import EmbeddedServer
 from services import credentials
-from services.fleet.spec import Fleet
+from services.fleet.spec import Daemons, Fleet
 from services.home import Home, write_json
 from services.launcher import control
 from services.launcher.control import Answer, ControlServer, Phase
@@ -96,6 +96,11 @@ class Launcher:
             async with ControlServer(Path(record.socket), self._handle, self._refuse):
                 with self._signals():
                     await self._run()
+
+    def take(self, settings: Daemons, commands: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
+        """Run other daemons than those it was made for, before they are started: as `settings` ask for, by these commands."""
+        self.options = msgspec.structs.replace(self.options, daemons=commands)
+        self.supervisor.intensity(settings.restart)
 
     def stop(self) -> None:
         """Ask for the end; the second time, for a quick one."""

@@ -167,6 +167,10 @@ class Supervisor:
         self._started(child)
         child.task = self._tasks.create_task(self._keep(child, running=True), name=program.name)
 
+    def intensity(self, restart: Restart) -> None:
+        """Judge exits by another restart intensity from now on."""
+        self._restart = restart
+
     def status(self) -> list[ChildStatus]:
         """All children, in their order of start."""
         return [child.status() for child in self._children.values()]
