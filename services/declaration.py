@@ -108,6 +108,12 @@ async def apply_fleet(bus: Bus, loaded: LoadedFleet) -> list[str]:
     return await registered.publish(bus.bucket("registry"), wanted, headers)
 
 
+def exactly(present: dict[str, bytes], loaded: LoadedFleet) -> dict[str, bytes]:
+    """The same with nothing in it that the file does not know of, but for the caps that people have set."""
+    wanted = of_file({}, loaded)
+    return {key: value for key, value in present.items() if key.startswith("caps.")} | wanted
+
+
 def of_file(present: dict[str, bytes], loaded: LoadedFleet) -> dict[str, bytes]:
     """The registry that a fleet file asks for over the present one. Pure, but for the host's name."""
     file = AppliedFile(path=str(loaded.path), host=platform.node() or "localhost", digest=loaded.digest)

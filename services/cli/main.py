@@ -41,6 +41,15 @@ COMMANDS: tuple[Command, ...] = (
     Command("up", "services.cli.fleet:up", _FLEET, "Start a fleet."),
     Command("down", "services.cli.fleet:down", _FLEET, "Stop the fleet."),
     Command("start", "services.cli.fleet:start", _FLEET, "Bring a daemon back that was given up on."),
+    Command(
+        "restart", "services.cli.restart:restart", _FLEET, "Drain, stop and start a daemon, and wait for evidence."
+    ),
+    Command("reload", "services.cli.restart:reload", _FLEET, "Take the fleet file while the fleet runs."),
+    Command(
+        "config", "services.cli.config:app", _FLEET, "Show, change, compare and bring back the settings in effect."
+    ),
+    Command("ops", "services.cli.ops:app", _FLEET, "List what was done to the fleet, by whom and why."),
+    Command("doctor", "services.cli.doctor:doctor", _FLEET, "Check the installation, and say what to do."),
     Command("drill", "services.cli.drill:drill", _FLEET, "Prove the guards with a real fault for each."),
     Command("freeze", "services.cli.freeze:freeze", _GUARDS, "Stop every write of the fleet, now."),
     Command("thaw", "services.cli.freeze:thaw", _GUARDS, "Let a frozen fleet go on."),
@@ -63,13 +72,19 @@ COMMANDS: tuple[Command, ...] = (
     Command("why", "services.cli.look:why", _WORK, "Show who caused an invocation, and what it caused."),
     Command("tail", "services.cli.tail:tail", _WORK, "Show events as they happen."),
     Command("cancel", "services.cli.cancel:cancel", _WORK, "Call an invocation off, wherever it stands."),
-    Command("roles", "services.cli.roles:roles", _WORK, "Show the registered roles and who works for them."),
+    Command(
+        "roles", "services.cli.roles:app", _WORK, "Show the registered roles, who works for them, and their revisions."
+    ),
+    Command("prompts", "services.cli.prompts:app", _WORK, "Show the prompts and their revisions."),
     Command("dlq", "services.cli.dlq:app", _WORK, "List, show, redrive or discard dead letters."),
     Command("sql", "services.cli.sql:sql", _TABLES, "Ask the tables anything."),
     Command("query", "services.cli.query:query", _TABLES, "Run a named query, or list them."),
     Command("explain", "services.cli.explain:explain", _TABLES, "Show the events that a row was made of."),
     Command("plan", "services.cli.plan:plan", _BUS, "Show what apply would change, like a diff."),
     Command("apply", "services.cli.plan:apply", _BUS, "Bring the bus to its declared shape."),
+    Command("drift", "services.cli.plan:drift", _BUS, "Show where the fleet is not as declared."),
+    Command("decide", "services.cli.decide:decide", _BUS, "Record a decision."),
+    Command("decisions", "services.cli.decide:decisions", _BUS, "List the decisions, or export them as ADRs."),
     Command("check", "services.cli.check:check", _BUS, "Check a fleet file."),
     Command("limits", "services.cli.limits:limits", _BUS, "Show what is bounded, and what stays with a person."),
     Command("env", "services.cli.shell:env", _SHELL, "Print shell exports for the plain tools."),

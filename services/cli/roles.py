@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from cyclopts import App, Parameter
 
 from bus import errors, wire
 from bus.store import INVOCATIONS
 from bus.subjects import parse_role, role_consumer
-from services.cli import output
+from services.cli import output, revisions
 from services.cli.common import DEFAULTS, Common
 from services.cli.exits import Exit
 from services.cli.session import Session, operator
-from services.fleet.registry import RegisteredRole
+from services.fleet.registry import RegisteredRole, role_key
+
+app = App(
+    name="roles", help="Show the registered roles, and bring one back to an earlier revision.", help_format="plaintext"
+)
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +56,67 @@ class RoleView(msgspec.Struct, frozen=True, kw_only=True):
     registered: Any = None
 
 
+@app.command(name="history")
+async def history_(role: str, /, *, common: Common = DEFAULTS) -> int:
+    """Show who changed a role and why, the newest first.
+
+    Args:
+        role: PROJECT/ROLE.
+        common: Which fleet, and how to print.
+    """
+    async with operator(common) as session:
+        return await revisions.show_history(session, await _key(session, role), common)
+
+
+@app.command
+async def diff(role: str, first: str = "", second: str = "", /, *, common: Common = DEFAULTS) -> int:
+    """Show what differs between two revisions of a role. Exit status 1 for a difference.
+
+    Args:
+        role: PROJECT/ROLE.
+        first: A revision; the last but one if left out.
+        second: Another revision; the last if left out.
+        common: Which fleet, and how to print.
+    """
+    async with operator(common) as session:
+        return await revisions.show_diff(session, await _key(session, role), first, second, common)
+
+
+@app.command
+async def rollback(
+    role: str,
+    /,
+    *,
+    to: int,
+    reason: str,
+    decision: Annotated[int, Parameter(show_default=False)] = 0,
+    common: Common = DEFAULTS,
+) -> int:
+    """Bring a role back to what it was at a revision. That makes a new revision; what runs finishes as it began.
+
+    Args:
+        role: PROJECT/ROLE.
+        to: The revision.
+        reason: Why; it goes into the record, with your name.
+        decision: Number of the decision that it rests on; limits and caps ask for one.
+        common: Which fleet, and how to print.
+    """
+    async with operator(common) as session:
+        return await revisions.roll_back(session, await _key(session, role), to, reason, decision, common)
+
+
+async def _key(session: Session, role: str) -> str:
+    """The registry key of a role that is registered, or that was."""
+    project, name = parse_role(role)
+    registry = await session.registry()
+    if (project, name) not in registry.roles and not await session.bus.bucket("registry").history(
+        role_key(project, name)
+    ):
+        registry.role(project, name)  # says what was meant
+    return role_key(project, name)
+
+
+@app.default
 async def roles(role: str | None = None, /, *, common: Common = DEFAULTS) -> int:
     """Show the registered roles: handler, limits, revision, and who works for them.
 

@@ -108,8 +108,12 @@ async def perform(bus: Bus, action: Action, *, who: str, why: str, decision: int
         if no is None:
             raise
         raise ActionRefused(no.reason, no.command) from None
-    no = await decisions.lacking(bus, action.policy, decision)
-    began = await _begin(bus, id_, action, no or await action.check())
+    try:
+        no = await decisions.lacking(bus, action.policy, decision) or await action.check()
+    except errors.BusError as exc:
+        await _append(bus, id_, ev.Refused(reason=str(exc)))
+        raise
+    began = await _begin(bus, id_, action, no)
     if isinstance(began, ev.Refused):
         raise ActionRefused(began.reason, began.command)
     since = time.monotonic()

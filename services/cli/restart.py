@@ -1,0 +1,86 @@
+"""``systems restart`` and ``systems reload``: a daemon begins anew, or the fleet file comes into effect, while work goes on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from bus import errors
+from services.cli import output
+from services.cli.common import DEFAULTS, Common
+from services.cli.config import file_of
+from services.cli.exits import Exit
+from services.cli.session import operator
+from services.fleet import durations
+from services.launcher import control
+from services.launcher.main import STOP_MARGIN_S
+from services.ops.performing import perform
+from services.ops.reload import ReloadFleet
+from services.ops.restart import LAUNCHER, RestartDaemon, inside
+
+#: Seconds that a daemon has to show evidence after its start.
+_ALIVE_S = 60.0
+
+
+async def restart(daemon: str, /, *, reason: str, within: str = "", common: Common = DEFAULTS) -> int:
+    """Drain a daemon, stop it, start it, and wait until it is alive by evidence. Nothing is lost.
+
+    Args:
+        daemon: As `systems status` shows it.
+        reason: Why; it goes into the record, with your name.
+        within: How long it may take, such as 2m; else twice the longest grace of a role, and a minute more.
+        common: Which fleet, and how to print.
+    """
+    async with operator(common) as session:
+        home = session.home
+        if home.launcher() is None:
+            raise errors.HomeUnusable(
+                f"no launcher runs in {home.path}; start the fleet: systems up --home {home.path}"
+            )
+        known = [child.name for child in (await control.ask(home, control.Status())).children]
+        if daemon not in (*known, LAUNCHER):
+            raise errors.UnknownName("daemon", daemon, [*known, LAUNCHER])
+        roles = (await session.registry()).roles.values()
+        grace = 2 * max((one.role.grace for one in roles), default=0.0) + STOP_MARGIN_S
+        limit = durations.seconds(within) if within else grace + _ALIVE_S
+        action = RestartDaemon(session.bus, home, daemon, reason, within=inside(os.environ, home), limit_s=limit)
+        done = await perform(session.bus, action, who=session.actor, why=reason)
+    evidence = msgspec.json.decode(done.evidence) if done.evidence is not None else {}
+    if common.json:
+        output.json({"operation": done.id, "daemon": daemon, **evidence})
+        return Exit.DONE
+    after = evidence["after"]
+    boot = f", boot id {after['boot_id']}" if "boot_id" in after else ""
+    print(f"{daemon} is alive after {output.age(evidence['alive_after_s'])}: pid {after['pid']}{boot}")
+    return Exit.DONE
+
+
+async def reload(*, fleet: Path | None = None, reason: str = "", common: Common = DEFAULTS) -> int:
+    """Take the fleet file while the fleet runs: projects, roles, prompts, limits. What runs finishes as it began.
+
+    Args:
+        fleet: The fleet file, instead of the one that was taken last.
+        reason: Why; it goes into the record, with your name.
+        common: Which fleet, and how to print.
+    """
+    async with operator(common) as session:
+        file = fleet.resolve() if fleet is not None else file_of(await session.registry())
+        action = ReloadFleet(session.bus, file, who=session.actor, why=reason)
+        done = await perform(session.bus, action, who=session.actor, why=reason)
+    evidence = msgspec.json.decode(done.evidence) if done.evidence is not None else {}
+    if common.json:
+        output.json({"operation": done.id, **evidence})
+        return Exit.DONE
+    count = evidence["changes"]
+    print(f"{file}: revision {evidence['revision']}, {count} setting{'' if count == 1 else 's'} changed")
+    for name, seconds in evidence["taken_up_after_s"].items():
+        if seconds is None:
+            output.note(f"systems: {name} has not said yet that it runs with it: systems status")
+        else:
+            print(f"  {name} runs with it after {output.age(seconds)}")
+    if evidence["at_next_start"]:
+        late = ", ".join(evidence["at_next_start"])
+        output.note(f"systems: {late}: in effect after the next start of the launcher: systems down, systems up")
+    return Exit.DONE
