@@ -216,7 +216,7 @@ class Daemon:
         await self.bus.liveness.beat(self.heartbeat())
 
     async def _beat_for_ever(self) -> None:
-        # The second beat comes early: by then there is evidence to show.
+        # Until there is evidence to show the beats come early: whoever waits for a start waits for that.
         pause = BEAT_S / 4
         while True:
             with contextlib.suppress(TimeoutError):
@@ -224,7 +224,8 @@ class Daemon:
                     await self._news.wait()
                 await asyncio.sleep(_TOGETHER_S)  # several changes in a row are told by one beat
             self._news.clear()
-            pause = BEAT_S
+            seen = self.evidence()
+            pause = BEAT_S if seen.last_message_at or seen.last_empty_at or self.kind == "launcher" else BEAT_S / 4
             try:
                 await self.beat()
             except errors.BusError as exc:

@@ -81,15 +81,12 @@ async def compare(bus: Bus, wanted: dict[str, bytes] | None, replicas: int | Non
 async def apply_fleet(bus: Bus, loaded: LoadedFleet) -> list[str]:
     """Bring the bus to what a fleet file says, as the launcher does at its start: the registry keys that changed.
 
-    What the file does not know of is somebody else's: whole projects and prompts that only the registry has stay. So does
-    the number of copies of each stream. A file that says what it said the last time changes no setting: what people have
-    set since outlives every restart.
+    See :func:`of_file` for what that is. The number of copies of each stream stays.
 
     Raises:
         Conflict: that would lose something; nothing was changed, `systems plan` shows what.
     """
-    present = await present_values(bus)
-    wanted = present if _file_of(present) == loaded.digest else of_file(present, loaded)
+    wanted = of_file(await present_values(bus), loaded)
     topology, difference = await compare(bus, wanted, None)
     try:
         await refuse_frozen(bus, difference)
@@ -102,33 +99,53 @@ async def apply_fleet(bus: Bus, loaded: LoadedFleet) -> list[str]:
     difference = msgspec.structs.replace(difference, steps=kept)
     planner.refuse_destructive(list(difference.steps))
     await carry_out(bus, topology, difference)
-    if wanted is present:
-        return []
     headers = registered.provenance(bus.author.actor, f"fleet file {loaded.path}")
     return await registered.publish(bus.bucket("registry"), wanted, headers)
 
 
 def exactly(present: dict[str, bytes], loaded: LoadedFleet) -> dict[str, bytes]:
-    """The same with nothing in it that the file does not know of, but for the caps that people have set."""
-    wanted = of_file({}, loaded)
-    return {key: value for key, value in present.items() if key.startswith("caps.")} | wanted
+    """A fleet file, with nothing that it does not know of but the caps that people have set. Pure, but for the host's name."""
+    values = registered.entries(loaded.fleet, loaded.prompts)
+    return {key: value for key, value in present.items() if key.startswith("caps.")} | values | _record(loaded, values)
 
 
 def of_file(present: dict[str, bytes], loaded: LoadedFleet) -> dict[str, bytes]:
-    """The registry that a fleet file asks for over the present one. Pure, but for the host's name."""
-    file = AppliedFile(path=str(loaded.path), host=platform.node() or "localhost", digest=loaded.digest)
-    wanted = registered.entries(loaded.fleet, loaded.prompts) | {FILE_KEY: msgspec.json.encode(file)}
-    return retained(present, wanted)
+    """The present registry, with what a fleet file changes in it. Pure, but for the host's name.
+
+    What the file says as it said the last time stays as people have set it since, and what it has never known of is
+    somebody else's. What it no longer says is taken out.
+    """
+    values = registered.entries(loaded.fleet, loaded.prompts)
+    before = _taken(present)
+    if before is None:
+        return retained(present, values) | _record(loaded, values)
+    if before.digest == loaded.digest:
+        return present
+    now = registered.digests(values)
+    changed = {key: value for key, value in values.items() if before.keys.get(key) != now[key]}
+    kept = {key: value for key, value in present.items() if key in values or key not in before.keys}
+    return kept | changed | _record(loaded, values)
 
 
-def _file_of(present: dict[str, bytes]) -> str:
-    """Digest of the fleet file that was taken last; empty for none."""
+def _record(loaded: LoadedFleet, values: dict[str, bytes]) -> dict[str, bytes]:
+    """That a fleet file was taken, as the registry's own key."""
+    file = AppliedFile(
+        path=str(loaded.path),
+        host=platform.node() or "localhost",
+        digest=loaded.digest,
+        keys=registered.digests(values),
+    )
+    return {FILE_KEY: msgspec.json.encode(file)}
+
+
+def _taken(present: dict[str, bytes]) -> AppliedFile | None:
+    """The fleet file that was taken last; None for none."""
     value = present.get(FILE_KEY)
     try:
-        return "" if value is None else msgspec.json.decode(value, type=AppliedFile).digest
+        return None if value is None else msgspec.json.decode(value, type=AppliedFile)
     except msgspec.DecodeError as exc:
         log.warning("registry_value_unreadable", key=FILE_KEY, error=str(exc), action="taking the fleet file")
-        return ""
+        return None
 
 
 def retained(present: dict[str, bytes], wanted: dict[str, bytes]) -> dict[str, bytes]:

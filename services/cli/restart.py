@@ -9,7 +9,7 @@ import msgspec
 
 from bus import errors
 from services.cli import output
-from services.cli.common import DEFAULTS, Common
+from services.cli.common import DEFAULTS, Common, Flag
 from services.cli.config import file_of
 from services.cli.exits import Exit
 from services.cli.session import operator
@@ -57,17 +57,20 @@ async def restart(daemon: str, /, *, reason: str, within: str = "", common: Comm
     return Exit.DONE
 
 
-async def reload(*, fleet: Path | None = None, reason: str = "", common: Common = DEFAULTS) -> int:
-    """Take the fleet file while the fleet runs: projects, roles, prompts, limits. What runs finishes as it began.
+async def reload(
+    *, fleet: Path | None = None, exactly: Flag = False, reason: str = "", common: Common = DEFAULTS
+) -> int:
+    """Take what the fleet file has changed, while the fleet runs. What runs finishes as it began.
 
     Args:
         fleet: The fleet file, instead of the one that was taken last.
+        exactly: Take all of it, over what was set since by commands, and remove what it does not know.
         reason: Why; it goes into the record, with your name.
         common: Which fleet, and how to print.
     """
     async with operator(common) as session:
         file = fleet.resolve() if fleet is not None else file_of(await session.registry())
-        action = ReloadFleet(session.bus, file, who=session.actor, why=reason)
+        action = ReloadFleet(session.bus, file, who=session.actor, why=reason, exact=exactly)
         done = await perform(session.bus, action, who=session.actor, why=reason)
     evidence = msgspec.json.decode(done.evidence) if done.evidence is not None else {}
     if common.json:

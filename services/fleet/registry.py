@@ -90,6 +90,8 @@ class AppliedFile(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     #: Digest of what it said, whatever its layout.
     digest: str
+    #: Digest of the value that it gave to each key: what it has not changed since stays as people have set it.
+    keys: dict[str, str] = {}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,6 +199,11 @@ def _public(server: Server) -> Server:
 def provenance(who: str, why: str, operation: str = "") -> dict[str, str]:
     """The headers that say where a value comes from; of several lines of `why` one is made."""
     return {name: " ".join(text.split()) for name, text in ((WHO, who), (WHY, why), (OPERATION, operation)) if text}
+
+
+def digests(values: Mapping[str, bytes]) -> dict[str, str]:
+    """A short digest of each value. Pure."""
+    return {key: hashlib.sha256(value).hexdigest()[:12] for key, value in values.items()}
 
 
 def changes(present: Mapping[str, bytes], wanted: Mapping[str, bytes]) -> list[Write]:

@@ -109,7 +109,7 @@ async def perform(bus: Bus, action: Action, *, who: str, why: str, decision: int
             raise
         raise ActionRefused(no.reason, no.command) from None
     try:
-        no = await decisions.lacking(bus, action.policy, decision) or await action.check()
+        no = await action.check() or await decisions.lacking(bus, action.policy, decision)
     except errors.BusError as exc:
         await _append(bus, id_, ev.Refused(reason=str(exc)))
         raise

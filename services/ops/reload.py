@@ -11,7 +11,7 @@ from bus.events import registry as ev
 from bus.store import CONTROL
 from services.config import tables
 from services.daemon import Bus
-from services.declaration import of_file, present_values
+from services.declaration import exactly, of_file, present_values
 from services.fleet import registry as registered
 from services.fleet.file import FleetFileError, LoadedFleet, load
 from services.fleet.registry import FILE_KEY
@@ -32,11 +32,13 @@ class ReloadFleet:
     lock = "the registry"
     limit_s = 60.0
 
-    def __init__(self, bus: Bus, file: Path, *, who: str, why: str) -> None:
+    def __init__(self, bus: Bus, file: Path, *, who: str, why: str, exact: bool = False) -> None:
+        """With `exact` also what others have set since, and what the file never knew of, is made as it says."""
         self._bus = bus
         self._file = file
         self._who, self._why = who, why
         self.target = str(file)
+        self._exact = exact
         self._loaded: LoadedFleet | None = None
 
     async def check(self) -> No | None:
@@ -60,12 +62,12 @@ class ReloadFleet:
         bucket = self._bus.bucket("registry")
         headers = registered.provenance(self._who, self._why or f"fleet file {loaded.path}", id_)
         present = await present_values(self._bus)
-        wanted = of_file(present, loaded)
+        wanted = (exactly if self._exact else of_file)(present, loaded)
         changed = await registered.publish(bucket, wanted, headers)
         if not changed and await standing_fault(self._bus):
             # The file is what it was before its fault: its key says that it is good again.
             await bucket.put_all(
-                [Write(FILE_KEY, wanted[FILE_KEY])], expect_last=await bucket.revision(), headers=headers
+                [Write(FILE_KEY, present[FILE_KEY])], expect_last=await bucket.revision(), headers=headers
             )
         revision = await bucket.revision()
         before, after = (tables.of_values(_good(values)) for values in (present, wanted))

@@ -103,7 +103,14 @@ async def test_apply_does_not_thaw_a_frozen_bus(bare: Any) -> None:
         await client.jetstream().publish("$KV.flags.kill_switch", b"clear")
         assert refused.status == 75
         assert "kill switch" in refused.err
-        applied = await bare("apply", "--output", "json")
+        asked = await bare("apply")
+        assert asked.status == 1
+        assert "expected a decision for a change of stream INVOCATIONS, got none" in asked.err
+        decided = await bare(
+            "decide", "Thaw it", "--context", "a test", "--decision", "as declared", "--consequences", "none"
+        )
+        assert (decided.status, decided.out) == (0, "decision 1: Thaw it\n")
+        applied = await bare("apply", "--decision", "1", "--output", "json")
         fields = [change["field"] for change in applied.json["steps"][0]["changes"]]
         assert fields == ["discard", "max_bytes"]
 
