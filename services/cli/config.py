@@ -79,9 +79,7 @@ def _shown(value: Any) -> str:
 
 @app.command(name="set")
 async def set_(
-    settings: tuple[str, ...],
-    /,
-    *,
+    *settings: str,
     reason: str,
     unset: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     revision: _Number = 0,

@@ -49,10 +49,13 @@ def lines() -> Iterator[str]:
 
 def _command(name: str, app: App) -> Iterator[str]:
     children = [child for child in app if not child.startswith("-")]
-    if children:
-        for child in children:
-            yield from _command(f"{name} {child}", app[child])
-        return
+    if app.default_command is not None:
+        yield from _section(name, app)
+    for child in children:
+        yield from _command(f"{name} {child}", app[child])
+
+
+def _section(name: str, app: App) -> Iterator[str]:
     yield from ("", f"### {name}{_places(app)}", "")
     yield from _about(app)
     table = list(_table(app, everywhere=False))

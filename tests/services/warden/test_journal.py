@@ -89,7 +89,8 @@ async def test_journal_keeps_the_last_good_role(rig: Rig, value: bytes) -> None:
     _, runner = await rig.runner()
     good = rig.registry.role("shop", "coder")
     await rig.bucket("registry").put("roles.shop.coder", value)
-    await rig.control.subject(lambda r: isinstance(r.data, ev.Changed) and r.data.replaced > 0)
+    refused = (await rig.control.subject(lambda r: isinstance(r.data, ev.Refused))).data
+    assert (refused.key, refused.kept, bool(refused.sentence)) == ("roles.shop.coder", good.revision, True)
     accepted = await rig.ask("shop/coder", 1)
     await rig.story.event(accepted.id, "completed")
     claimed = await rig.story.event(accepted.id, "claimed")

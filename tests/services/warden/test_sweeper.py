@@ -38,7 +38,7 @@ async def pull(rig: Rig, consumer: str) -> Msg:
 @pytest.mark.parametrize("places", [None, 1])
 async def test_sweeper_puts_a_lost_delivery_back(rig: Rig, places: int | None) -> None:
     """A delivery that is lost before its claim comes back within seconds, also when it took the role's only place."""
-    await rig.role("shop/coder", echo, max_in_flight=places)
+    await rig.role("shop/coder", echo, max_in_flight=places, concurrency=places or 4)
     await rig.warden()
     accepted = await rig.ask("shop/coder", 7)
     lost = await pull(rig, "shop_coder")
@@ -62,7 +62,7 @@ async def test_sweeper_puts_a_lost_retry_back(rig: Rig, places: int | None) -> N
             raise OSError("once")
         return "done"
 
-    await rig.role("shop/coder", work, backoff=Backoff(base=1.0, jitter=0.0), max_in_flight=places)
+    await rig.role("shop/coder", work, backoff=Backoff(base=1.0, jitter=0.0), max_in_flight=places, concurrency=places or 4)
     await rig.warden()
     await rig.runner()
     accepted = await rig.ask("shop/coder")
