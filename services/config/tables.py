@@ -81,12 +81,15 @@ def path(text: str) -> Path:
     short = _ROLE.fullmatch(text)
     if short is not None:
         text = f"projects.{short[1]}.roles.{short[2]}{short[3]}"
+    bad = BadPath(
+        f"expected a setting such as loop.depth or shop/coder.timeout, got: {text!r}; see `systems config get`"
+    )
+    if "\n" in text:
+        raise bad
     try:
         found: Any = tomllib.loads(f"{text} = 0")
     except tomllib.TOMLDecodeError as exc:
-        raise BadPath(
-            f"expected a setting such as loop.depth or shop/coder.timeout, got: {text!r}; see `systems config get`"
-        ) from exc
+        raise bad from exc
     keys: list[str] = []
     while isinstance(found, dict):
         (key,) = found
@@ -158,6 +161,11 @@ def flat(table: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any
 def differences(before: Tables, after: Tables) -> tuple[Change, ...]:
     """What differs, setting by setting."""
     old, new = dict(flat(before)), dict(flat(after))
+    for these, those in ((old, new), (new, old)):
+        for keys in [keys for keys, what in these.items() if what == {}]:
+            # An empty table that is filled on the other side is told by what it is filled with.
+            if any(other[: len(keys)] == keys and other != keys for other in those):
+                del these[keys]
     return tuple(
         Change(field=dotted(keys), before=_json(old.get(keys)), after=_json(new.get(keys)))
         for keys in sorted(old.keys() | new.keys())

@@ -97,10 +97,11 @@ def fold(records: Iterable[Recorded], now: datetime) -> dict[str, Operation]:
         state = evolve(found.get(id_), id_, record.data, record.stored_at)
         if state is not None:
             found[id_] = state
-    return {id_: _aged(state, now) for id_, state in found.items()}
+    return {id_: aged(state, now) for id_, state in found.items()}
 
 
-def _aged(state: Operation, now: datetime) -> Operation:
+def aged(state: Operation, now: datetime) -> Operation:
+    """The action as it stands at a moment: one that runs for longer than it may is abandoned."""
     if state.status is not Status.RUNNING or state.started_at is None:
         return state
     if now < state.started_at + timedelta(seconds=state.limit_s):

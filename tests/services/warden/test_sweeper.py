@@ -62,7 +62,9 @@ async def test_sweeper_puts_a_lost_retry_back(rig: Rig, places: int | None) -> N
             raise OSError("once")
         return "done"
 
-    await rig.role("shop/coder", work, backoff=Backoff(base=1.0, jitter=0.0), max_in_flight=places, concurrency=places or 4)
+    await rig.role(
+        "shop/coder", work, backoff=Backoff(base=1.0, jitter=0.0), max_in_flight=places, concurrency=places or 4
+    )
     await rig.warden()
     await rig.runner()
     accepted = await rig.ask("shop/coder")
