@@ -6,7 +6,7 @@ A role's handler is any function of the test. What needs a process to be killed 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,10 @@ class Rig:
     async def ask(self, path: str, input: Any = None, **more: Any) -> Accepted:
         """Request a role."""
         return await self.requests.submit(Ask(role=path, input=msgspec.Raw(msgspec.json.encode(input)), **more))
+
+    def on_end(self, end: Callable[[], Awaitable[object]]) -> None:
+        """Have something done when the rig ends, last in first out."""
+        self._stack.push_async_callback(end)
 
     async def _daemon(self, kind: str, instance: str) -> Daemon:
         boot_id = new_id()
