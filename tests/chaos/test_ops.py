@@ -176,6 +176,8 @@ async def test_settings_outlive_the_fleet_and_the_file_is_watched(fleet: Fleet) 
         while "the launcher runs its daemons by older settings" not in (await fleet.systems("drift")).out:
             await asyncio.sleep(0.1)
     assert (await fleet.systems("down", limit_s=60)).status == 0
+    assert fleet.launcher is not None
+    fleet.launcher.wait()
     await fleet.up()
     assert set(await fleet.children()) == {"nats-server", "warden", "agent_runner-1", "agent_runner-2"}
     shown = (await fleet.systems("status", "--output", "json")).json()

@@ -237,8 +237,6 @@ async def test_drift_names_a_stream_that_was_edited_by_hand(fleet: Any) -> None:
 
 async def test_destructive_change_asks_for_the_name(fleet: Any) -> None:
     """What loses work is done with --allow-destructive and its typed name only."""
-    put = await fleet("invoke", "shop/slow", "--input", "1", "--due", "+3600")
-    assert put.status == 0, put.err
     client = await nats.connect(context.load(fleet.home, None, None, {}).url)
     body = {
         "stream_name": "INVOCATIONS",
