@@ -11,7 +11,7 @@ from bus.events import registry as ev
 from bus.store import CONTROL
 from services.config import tables
 from services.daemon import Bus
-from services.declaration import exactly, of_file, present_values
+from services.declaration import Difference, carry_out, compare, exactly, of_file, present_values
 from services.fleet import registry as registered
 from services.fleet.file import FleetFileError, LoadedFleet, load
 from services.fleet.registry import FILE_KEY
@@ -70,6 +70,8 @@ class ReloadFleet:
                 [Write(FILE_KEY, present[FILE_KEY])], expect_last=await bucket.revision(), headers=headers
             )
         revision = await bucket.revision()
+        taken = await taken_up(self._bus, revision)
+        await self._tidy(wanted)
         before, after = (tables.of_values(_good(values)) for values in (present, wanted))
         fields = tables.differences(before, after)
         return {
@@ -77,8 +79,14 @@ class ReloadFleet:
             "keys": changed,
             "changes": len(fields),
             "at_next_start": tables.late(fields),
-            "taken_up_after_s": await taken_up(self._bus, revision),
+            "taken_up_after_s": taken,
         }
+
+    async def _tidy(self, wanted: dict[str, bytes]) -> None:
+        """Remove the consumers of roles that are gone; one that work waits on stays, for a person to see in `systems drift`."""
+        topology, difference = await compare(self._bus, wanted, None)
+        steps = tuple(step for step in difference.steps if step.action == "delete" and not step.destructive)
+        await carry_out(self._bus, topology, Difference(steps=steps, registry=()))
 
 
 def _good(values: dict[str, bytes]) -> dict[str, bytes]:

@@ -202,6 +202,9 @@ async def test_reload_takes_what_the_file_has_changed(fleet: Any, tmp_path: Path
         assert f"{file}:15: projects.shop.roles.broken.max_atempts: unknown key" in refused.err
         status = await fleet("status", "--output", "json")
         assert any("the fleet file cannot be used" in reason for reason in status.json["reasons"])
+        file.write_text(text[: text.index("[projects.shop.roles.asker]")])
+        assert (await fleet("reload")).status == 0
+        assert (await fleet("plan")).out == "no difference\n"  # its consumer went with the role
     finally:
         file.write_text(text)
     assert (await fleet("reload", "--exactly")).status == 0
