@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from services import logs
-from tests.bench import enqueue, freeze, invocations, latency, machine, memory, monitor, reservation, subjects
+from tests.bench import enqueue, freeze, invocations, latency, machine, memory, monitor, reload, reservation, subjects
 from tests.bench.report import Report, Row, markdown, show
 from tests.bench.rig import rig
 from tests.bench.scale import DEFAULT, QUICK, Scale
@@ -29,6 +29,7 @@ MEASUREMENTS = {
     "reservation": reservation.measure,
     "freeze": freeze.measure,
     "monitor": monitor.measure,
+    "reload": reload.measure,
 }
 
 
