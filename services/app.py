@@ -33,14 +33,15 @@ from services.daemon import Bus, Daemon, Evidence, control_id, daemon
 from services.declaration import apply_fleet
 from services.drill.schedule import Rounds
 from services.fleet.file import LoadedFleet, load
-from services.fleet.registry import Registry
-from services.fleet.spec import Archive, Daemons
+from services.fleet.registry import Registry, Settings
+from services.fleet.spec import Archive, Fleet
 from services.fleet.spec import Projector as Tables
 from services.home import Home
 from services.launcher.filewatch import FileWatch
 from services.launcher.main import Launcher, Options, daemons
 from services.monitor.monitor import Monitor
 from services.monitor.ring import Ring
+from services.ops.proposed import Proposed
 from services.quota.asking import WardenClient
 from services.quota.desk import QuotaDesk
 from services.receipts import Receipts
@@ -110,11 +111,12 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
         bus,
         registry,
         host=running.host,
-        store=Home(running.home).nats,
+        store=home.nats,
         facts=warden.facts,
         work=lambda: warden.sweeper.work,
         ready=warden.ready,
         requests=requests_of(bus, registry),
+        carry=Proposed(bus, registry, home, running.instance).carry,
     )
     warden.beside.append(("monitor", "Sweeps, findings, and raising them: monitor.sweep", monitor.endpoints))
     report_config(running, registry)
@@ -329,17 +331,17 @@ class EventReporter:
         await bus.store.append(bus.author.control(control_id(name, self._running.host), event))
 
 
-async def follow_settings(running: Daemon, loaded: LoadedFleet) -> Daemons:
-    """Let the launcher follow the registry, and watch the fleet file: the settings of the daemons that it starts with."""
+async def follow_settings(running: Daemon, loaded: LoadedFleet) -> Fleet:
+    """Let the launcher follow the registry, and watch the fleet file: the fleet with the settings that it starts with."""
     registry = Registry(running.bus.bucket("registry"))
     await registry.open()
     running.teardown.push("registry", registry.close)
-    started, runs_with = registry.settings.daemons, registry.seen
+    started, runs_with = _of_launcher(registry.settings), registry.seen
 
     def revision() -> int:
         # How it runs its daemons it reads once: what changes there is in effect after its next start.
         nonlocal runs_with
-        if registry.settings.daemons == started:
+        if _of_launcher(registry.settings) == started:
             runs_with = registry.seen
         return runs_with
 
@@ -352,7 +354,12 @@ async def follow_settings(running: Daemon, loaded: LoadedFleet) -> Daemons:
         await asyncio.gather(watch, return_exceptions=True)
 
     running.teardown.push("file_watch", end)
-    return started
+    return msgspec.structs.replace(loaded.fleet, **started)
+
+
+def _of_launcher(settings: Settings) -> dict[str, Any]:
+    """The settings by which the launcher runs its daemons."""
+    return {name: getattr(settings, name) for name in ("daemons", "projector", "queries", "archive", "drills")}
 
 
 async def run_launcher(home: Home, file: Path) -> None:
@@ -365,12 +372,11 @@ async def run_launcher(home: Home, file: Path) -> None:
         async with daemon("launcher", "launcher", home.path, login) as running:
             changed = await apply_fleet(running.bus, loaded)
             log.info("fleet_applied", file=str(file), changed=changed)
-            settings = await follow_settings(running, loaded)
-            fleet = msgspec.structs.replace(loaded.fleet, daemons=settings)
-            launcher.take(settings, daemons(fleet, home, file))
+            fleet = await follow_settings(running, loaded)
+            launcher.take(fleet.daemons, daemons(fleet, home, file))
             await running.announce()
             answer_freezes(running, Receipts(running))
-            rounds = asyncio.create_task(Rounds(running.bus, home, loaded.fleet.drills).run(), name="drills")
+            rounds = asyncio.create_task(Rounds(running.bus, home, fleet.drills).run(), name="drills")
             try:
                 yield EventReporter(running, watch_ring(running))
             finally:

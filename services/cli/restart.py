@@ -18,10 +18,7 @@ from services.launcher import control
 from services.launcher.main import STOP_MARGIN_S
 from services.ops.performing import perform
 from services.ops.reload import ReloadFleet
-from services.ops.restart import LAUNCHER, RestartDaemon, inside
-
-#: Seconds that a daemon has to show evidence after its start.
-_ALIVE_S = 60.0
+from services.ops.restart import ALIVE_S, LAUNCHER, RestartDaemon, inside
 
 
 async def restart(daemon: str, /, *, reason: str, within: str = "", common: Common = DEFAULTS) -> int:
@@ -44,7 +41,7 @@ async def restart(daemon: str, /, *, reason: str, within: str = "", common: Comm
             raise errors.UnknownName("daemon", daemon, [*known, LAUNCHER])
         roles = (await session.registry()).roles.values()
         grace = 2 * max((one.role.grace for one in roles), default=0.0) + STOP_MARGIN_S
-        limit = durations.seconds(within) if within else grace + _ALIVE_S
+        limit = durations.seconds(within) if within else grace + ALIVE_S
         action = RestartDaemon(session.bus, home, daemon, reason, within=inside(os.environ, home), limit_s=limit)
         done = await perform(session.bus, action, who=session.actor, why=reason)
     evidence = msgspec.json.decode(done.evidence) if done.evidence is not None else {}

@@ -186,9 +186,13 @@ def _is_policy(keys: Path) -> bool:
     return keys[0] in ("quota", "loop") or any(key in _POLICY for key in keys[2:])
 
 
+#: Tables that the launcher reads once, when it starts.
+_AT_START = frozenset({"archive", "daemons", "drills", "projector", "queries", "server"})
+
+
 def late(changed: Collection[Change]) -> tuple[str, ...]:
     """Those of the changed settings that take effect at the next start of the fleet only."""
-    return tuple(change.field for change in changed if path(change.field)[0] in ("daemons", "server"))
+    return tuple(change.field for change in changed if path(change.field)[0] in _AT_START)
 
 
 def unreachable(changed: Collection[Change]) -> tuple[str, ...]:

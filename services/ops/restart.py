@@ -33,6 +33,8 @@ INSIDE = "SYSTEMS_DAEMON"
 #: Seconds between two looks.
 _LOOK_S = 0.05
 LAUNCHER = "launcher"
+#: Seconds that a daemon gets to be alive again, after the grace of the one before it.
+ALIVE_S = 60.0
 
 
 def inside(environ: Mapping[str, str], home: Home) -> str:
