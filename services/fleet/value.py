@@ -17,6 +17,8 @@ from services.fleet.file import PROMPT_LIMIT, Problem, faults_of
 
 T = TypeVar("T")
 
+#: Settings that name roles, which are other keys.
+_NAMES_ROLES = ("asks", "triage")
 #: Bytes of a prompt's text as JSON: an event of its change must hold it.
 _ENCODED_LIMIT = 900 * 1024
 
@@ -109,8 +111,7 @@ def _faults(value: Any, known: checks.Known, path: tuple[str | int, ...]) -> Ite
         check = checks.CHECKS.get(type(value))
         if check is not None:
             found: list[Problem] = []
-            # The roles that it may ask are other keys.
-            seen = {name: its for name, its in values.items() if name != "asks"}
+            seen = {name: its for name, its in values.items() if name not in _NAMES_ROLES}
 
             def wrong(below: tuple[str | int, ...], sentence: str) -> None:
                 found.append(Problem(0, ".".join(map(str, (*path, *below))), sentence))
