@@ -8,7 +8,7 @@ from collections import deque
 from bus.wire import Delivery
 
 #: Messages of one transaction: larger ones gain little and make everything behind them wait.
-BATCH = 20_000
+BATCH = 24_000
 #: Messages and bytes that may wait.
 MOST = 40_000
 MOST_BYTES = 64 * 1024 * 1024

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import shutil
 import threading
 import time
@@ -43,13 +44,14 @@ CATALOG = "primary_file"
 #: Clients of this storage version and newer open the file.
 STORAGE_VERSION = "v1.5.0"
 #: Megabytes that DuckDB may use before it writes to its folder for what does not fit.
-MEMORY_MB = 256
+MEMORY_MB = 192
 #: Seconds between two tries to close what is in the middle of something.
 _BUSY_S = 0.005
 #: Megabytes of disk for what does not fit, which is all that questions may take.
 SPILL_MB = 2048
-#: Threads of DuckDB; the worker thread is one of them.
-THREADS = 2
+#: Threads of DuckDB; the worker thread is one of them. One core is left to the readers, which need all of it: on two cores
+#: a second thread makes the whole a fifth slower.
+THREADS = max(1, min(4, (os.cpu_count() or 2) - 1))
 
 
 _POSITIONS = package_files("projections").joinpath("schema", "positions.sql").read_text(encoding="utf-8")

@@ -59,6 +59,9 @@ log = structlog.get_logger()
 #: Above that a single statement fails, and not the machine.
 _BESIDE = 2 << 30
 
+#: Seconds for which a thread of a projector may keep the interpreter while another one waits for it.
+_SWITCH_S = 0.0005
+
 KINDS = ("launcher", "warden", "agent_runner", "projector")
 
 
@@ -409,6 +412,9 @@ async def run_projector(home: Home, instance: str, options: argparse.Namespace) 
     from projections.query import bound_memory  # noqa: PLC0415 (as above)
 
     calm_collector()
+    # The thread that runs DuckDB asks for the interpreter between any two statements; by default the event loop may keep it
+    # for 5 ms each time, which is a third of the throughput.
+    sys.setswitchinterval(_SWITCH_S)
     bound_memory(_BESIDE + 4 * (options.memory_mb << 20))
     async with daemon("projector", instance, home.path, credentials.load(home, "projector")) as running:
         task = await start_projector(

@@ -56,12 +56,12 @@ async def test_fleet_goes_up_and_down_any_number_of_times(fleet: Fleet) -> None:
         panel = shown.json()
         assert (shown.status, panel["verdict"], panel["reasons"], panel["unseen"]) == (0, "nominal", [], [])
         daemons = {d["name"]: d for d in panel["daemons"]}
-        assert set(daemons) == {"launcher", "warden", "agent_runner-1", "agent_runner-2"}
+        assert set(daemons) == {"launcher", "warden", "projector", "agent_runner-1", "agent_runner-2"}
         assert {d["state"] for d in daemons.values()} <= {"alive", "starting"}
         for name, child in (await fleet.children()).items():
             if name != "nats-server":
                 assert daemons[name]["pid"] == child.pid
-        assert len({d["boot_id"] for d in daemons.values()}) == 4
+        assert len({d["boot_id"] for d in daemons.values()}) == 5
         assert (panel["dead_letters"], panel["quota"], panel["kill_switch"]["mode"]) == (0, None, "clear")
         assert {g["name"]: g["armed"] for g in panel["guards"]} == {
             "kill switch": True,
@@ -150,7 +150,7 @@ async def test_run_works_through_the_whole_trace(fleet: Fleet) -> None:
     assert "8,819 requested, 8,819 completed, 0 dead letters, 0 cancelled" in ended.out
     assert f"{sum(r.input_tokens for r in rows):,} input" in ended.out
     assert ended.out.rstrip().endswith("equal")
-    assert re.search(r"^\d\d:\d\d:\d\d (nominal|concern) \| \d of 3 daemons up \| ", ended.out, re.MULTILINE)
+    assert re.search(r"^\d\d:\d\d:\d\d (nominal|concern) \| \d of 4 daemons up \| ", ended.out, re.MULTILINE)
     await fleet.gone(limit_s=10)
 
 

@@ -10,9 +10,11 @@ import pytest
 
 from bus import flags
 from bus.liveness import Heartbeat
+from projections.standing import State as Tables
 from services import health
 from services.freezes import Freeze
 from services.health import DaemonLine, Panel, RoleLine, State, TripLine, Verdict
+from services.projector.line import TablesLine
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUNNER = DaemonLine(name="agent_runner-1", state=State.ALIVE, daemon="agent_runner")
@@ -60,6 +62,22 @@ def beat(**more: Any) -> Heartbeat:
             Verdict.CONCERN,
             "shop is refused",
         ),
+        (
+            {"tables": TablesLine(state=Tables.STALLED, problem="no room")},
+            Verdict.CONCERN,
+            "the tables stand still: no room",
+        ),
+        (
+            {"tables": TablesLine(state=Tables.BUILDING, behind=5, seconds=31)},
+            Verdict.CONCERN,
+            "made anew and are 5 events",
+        ),
+        (
+            {"tables": TablesLine(state=Tables.FOLLOWING, behind=5, seconds=31)},
+            Verdict.CONCERN,
+            "5 events and 31 s behind",
+        ),
+        ({"tables": TablesLine(state=Tables.FOLLOWING, behind=5000, seconds=2)}, Verdict.NOMINAL, ""),
         ({"unseen": ("claims",)}, Verdict.CONCERN, "not seen: claims"),
         ({"daemons": ()}, Verdict.ULTRA, "no agent_runner is alive; 5 invocations wait"),
         ({"daemons": (), "unseen": ("claims",)}, Verdict.ULTRA, "no agent_runner is alive"),

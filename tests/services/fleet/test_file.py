@@ -8,7 +8,7 @@ import pytest
 
 from services.fleet import file
 from services.fleet.file import FleetFileError, load
-from services.fleet.spec import Backoff, ExecHandler, Overlap, Prompt, Restart, Schedule, Server
+from services.fleet.spec import Backoff, ExecHandler, Overlap, Projector, Prompt, Restart, Schedule, Server
 
 ROLE = '[projects.shop.roles.coder]\nhandler = { kind = "trace" }\n'
 
@@ -44,6 +44,9 @@ def test_file_is_read_with_all_its_tables(tmp_path: Path) -> None:
             restart = { exits = 2, period = "10m" }
             [drills]
             every = "1d"
+            [projector]
+            memory_mb = 400
+            publish = "1500ms"
             [prompts]
             a.text = "be brief"
             b.file = "p.txt"
@@ -71,6 +74,7 @@ def test_file_is_read_with_all_its_tables(tmp_path: Path) -> None:
     )
     fleet = loaded.fleet
     role = fleet.projects["shop"].roles["x"]
+    assert loaded.fleet.projector == Projector(memory_mb=400, publish=1.5)
     assert fleet.server == Server(port=4333)
     assert fleet.daemons.restart == Restart(exits=2, period=600)
     assert fleet.drills.every == 86_400

@@ -17,7 +17,7 @@ import pytest
 
 from bus import context, errors, port
 from bus.context import Context
-from services.fleet.spec import AgentRunner, Daemons, Fleet, Server
+from services.fleet.spec import AgentRunner, Daemons, Fleet, Projector, Server
 from services.home import Home
 from services.launcher import control
 from services.launcher.control import Phase
@@ -272,9 +272,14 @@ async def test_launcher_with_a_server_of_somebody_else_starts_none(start: Start,
 
 
 def test_daemons_are_named_with_their_commands(home: Home) -> None:
-    """One warden and as many runners as the fleet says, each told its home, its fleet file and its name."""
-    named = dict(daemons(Fleet(daemons=Daemons(agent_runner=AgentRunner(instances=2))), home, Path("fleet.toml")))
-    assert list(named) == ["warden", "agent_runner-1", "agent_runner-2"]
+    """One warden, one projector unless there is to be none, and as many runners as the fleet says, each told what it needs."""
+    two = Daemons(agent_runner=AgentRunner(instances=2))
+    named = dict(daemons(Fleet(daemons=two), home, Path("fleet.toml")))
+    assert list(named) == ["warden", "projector", "agent_runner-1", "agent_runner-2"]
+    without = Fleet(daemons=two, projector=Projector(enabled=False))
+    assert list(dict(daemons(without, home, Path("fleet.toml")))) == ["warden", "agent_runner-1", "agent_runner-2"]
+    other = dict(daemons(Fleet(projector=Projector(memory_mb=512, publish=0.5)), home, Path("fleet.toml")))
+    assert other["projector"][-4:] == ("--memory-mb", "512", "--publish-s", "0.5")
     assert named["agent_runner-2"] == (
         *(sys.executable, "-m", "services.app", "agent_runner", "--home", str(home.path)),
         *("--fleet", "fleet.toml", "--instance", "agent_runner-2"),
