@@ -44,7 +44,10 @@ async def test_allowed_proposal_is_done_and_another_waits_for_a_person(fleet: Fl
         asked = [r.data for r in desk.control.records if isinstance(r.data, ops.Requested)]
         assert [(one.action, one.target, one.who) for one in asked] == [("restart", "agent_runner-1", "triage")]
         proposed = next(r.data for r in desk.control.records if isinstance(r.data, finding.Proposed))
-        assert [(one.target, one.allowed) for one in proposed.proposals] == [("agent_runner-1", True), ("warden", False)]
+        assert [(one.target, one.allowed) for one in proposed.proposals] == [
+            ("agent_runner-1", True),
+            ("warden", False),
+        ]
     assert await fleet.pid("agent_runner-1") != before
     shown = (await fleet.systems("findings", "--output", "json")).json()
     assert any("warden" in str(one.get("proposals")) for one in shown["findings"])
