@@ -47,7 +47,11 @@ SELECT
     coalesce(c.claim.seq, t.claimed_seq) AS claimed_seq,
     coalesce(c.error.seq, t.error_seq) AS error_seq,
     t.rowid AS place,
-    -- Not the beginning of an invocation, and nothing hot before it: it may be a cold one, or have lost its beginning.
-    t.id IS NULL AND NOT coalesce(c.first.event = 'scheduled' OR (c.first.event = 'requested' AND c.first.generation = 0), false) AS stranger
+    -- Nothing hot before it: it may be a cold one, unless it begins under an id that was made for it alone (a UUID of version 7;
+    -- those of idempotency keys are of version 8, and come again when the stream has forgotten them).
+    t.id IS NULL AND NOT (
+        coalesce(c.first.event = 'scheduled' OR (c.first.event = 'requested' AND c.first.generation = 0), false)
+        AND c.id LIKE '________-____-7___-%'
+    ) AS stranger
 FROM change AS c
 LEFT JOIN hot.invocations AS t ON t.id = c.id AND t.role = c.role AND t.project = c.project;

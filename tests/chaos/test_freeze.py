@@ -143,7 +143,7 @@ async def test_freeze_outlives_kill_9_of_every_process(fleet: Fleet, nats_cli: s
         await nats.put("kill_switch", "frozen")
         stands = await frozen(desk)
         seq = stands.data.seq
-        assert set(stands.data.owe) == {"launcher", "warden", "agent_runner-1", "agent_runner-2"}
+        assert set(stands.data.owe) == {"launcher", "warden", "projector", "agent_runner-1", "agent_runner-2"}
         held = sum(r.data.held for r in of_freeze(desk, "receipt"))
         assert held > 0, "nobody held anything"
         await check_frozen(desk, seq)

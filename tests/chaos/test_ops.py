@@ -171,7 +171,7 @@ async def test_settings_outlive_the_fleet_and_the_file_is_watched(fleet: Fleet) 
         )
         assert set_.status == 0, set_.err
         assert "daemons.agent_runner.instances: in effect after the next start" in set_.err
-        assert set(await fleet.children()) == {"nats-server", "warden", "agent_runner-1"}
+        assert set(await fleet.children()) == {"nats-server", "warden", "projector", "agent_runner-1"}
     async with asyncio.timeout(LIMIT_S):
         while "the launcher runs its daemons by older settings" not in (await fleet.systems("drift")).out:
             await asyncio.sleep(0.1)

@@ -148,7 +148,7 @@ def test_every_type_of_the_catalogue() -> None:
 def _sample(type_: str) -> Any:
     """The least data that a type takes, found by doing what its errors ask for."""
     error = {"kind": "E", "message": "m", "fingerprint": "f"}
-    least = {"str": "permanent_error", "int": 1, "float": 1.0, "object": {}, "array": []}
+    least = {"str": "permanent_error", "int": 1, "float": 1.0, "object": {}, "array": [], "bool": True}
     data: dict[str, Any] = {}
     enums = {"stage": "freeze", "reason": None, "request": {}, "error": error}
     for _ in range(30):

@@ -279,7 +279,7 @@ def test_daemons_are_named_with_their_commands(home: Home) -> None:
     without = Fleet(daemons=two, projector=Projector(enabled=False))
     assert list(dict(daemons(without, home, Path("fleet.toml")))) == ["warden", "agent_runner-1", "agent_runner-2"]
     other = dict(daemons(Fleet(projector=Projector(memory_mb=512, publish=0.5)), home, Path("fleet.toml")))
-    assert other["projector"][-4:] == ("--memory-mb", "512", "--publish-s", "0.5")
+    assert other["projector"][-6:] == ("--memory-mb", "512", "--publish-s", "0.5", "--archive", "{}")
     assert named["agent_runner-2"] == (
         *(sys.executable, "-m", "services.app", "agent_runner", "--home", str(home.path)),
         *("--fleet", "fleet.toml", "--instance", "agent_runner-2"),
