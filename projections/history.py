@@ -35,8 +35,8 @@ class Cold:
         self._home = home
         self._rows = rows
         self._step = step
-        #: Tables whose leftovers were looked for.
-        self._tidied = ""
+        #: Tables of the last look, and those whose leftovers were removed.
+        self._seen = self._tidied = ""
 
     async def tend(self, database: Database) -> None:
         """Move out what may be. The published copy that follows reads it from the files.
@@ -46,13 +46,22 @@ class Cold:
             OSError: the disk is full; nothing has changed.
         """
         await database.run(self.move)
+        await database.run(self.tidy)
+
+    def tidy(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Remove what belongs to no tables, once, and not at the first look at them.
+
+        Until the copy that follows the first look is published, the files of former tables are read.
+        """
+        present = name(connection)
+        if present == self._seen and present != self._tidied:
+            tidy(connection, self._home)
+            self._tidied = present
+        self._seen = present
 
     def move(self, connection: duckdb.DuckDBPyConnection) -> int:
         """The same, on the writing connection: rows that were moved. At least a quarter more than stays must be there."""
         folder = self._home / "history" / name(connection)
-        if self._tidied != folder.name:
-            self._tidied = folder.name
-            tidy(connection, self._home)
         count = _number(connection, f"SELECT count(*) FROM hot.invocations WHERE {_ENDED}")  # noqa: S608
         if count <= self._rows + self._rows // 4:
             return 0

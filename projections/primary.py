@@ -112,11 +112,11 @@ class Primary:
         self._checked = False
 
     async def renew(self, why: str, aside: str = "") -> None:
-        """Begin anew: nothing that the present tables hold is used any more.
+        """Begin anew: nothing that the present tables hold goes into the new ones.
 
         Args:
             why: the reason, for the event.
-            aside: under which word the present file is kept; empty to drop it.
+            aside: under which word the present file is kept; empty to answer from it until the new one has caught up, and drop it.
         """
         if self.building:
             why, aside = self.database.made.why or why, self.database.made.aside
@@ -126,6 +126,8 @@ class Primary:
         else:
             await self.close()
             await self._begin(why, aside)
+            if not aside and self._files.primary.exists():
+                await self._serve_former()
         self._open.set()
 
     async def switch(self) -> None:

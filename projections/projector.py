@@ -83,6 +83,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     linger_s: float = LINGER_S
 
 
+class _Renewed(Exception):
+    """Somebody wants the tables made anew."""
+
+
 class Projector:
     """Reads, applies, publishes."""
 
@@ -112,6 +116,9 @@ class Projector:
         self.applied = 0
         self.published: Snapshot | None = None
         self._period_s = options.pace.least_s
+        #: Why somebody wants the tables made anew; empty for nobody.
+        self._renewal = ""
+        self._asked = asyncio.Event()
         self._last_at: datetime | None = None
 
     async def run(self) -> None:
@@ -135,6 +142,8 @@ class Projector:
                 except errors.BusUnreachable as exc:
                     log.warning("projector_waits", error=str(exc))
                     await asyncio.sleep(pause)
+                except _Renewed as exc:
+                    await self.primary.renew(str(exc))
                 except AnotherHistory as exc:
                     await self.primary.renew(str(exc), FORMER)
                 except faults.PrimaryDamaged as exc:
@@ -146,6 +155,16 @@ class Projector:
                 pause = _AGAIN_S if self.applied > before else min(_AGAIN_MOST_S, pause * 2)
         finally:
             await self.primary.close()
+
+    def renew(self, why: str) -> None:
+        """Have the tables made anew from archive and streams; the present ones answer until the new ones have caught up."""
+        self._renewal = why
+        self._asked.set()
+
+    async def _renewed(self) -> None:
+        await self._asked.wait()
+        self._asked.clear()
+        raise _Renewed(self._renewal)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A session for queries; see :meth:`projections.database.Database.cursor`."""
@@ -205,7 +224,7 @@ class Projector:
         self._buffer = Buffer()
         self._changed = asyncio.Event()
         self._changed.set()
-        work = [self._write(), self._publish(), *(self._read(stream) for stream in STREAMS)]
+        work = [self._write(), self._publish(), self._renewed(), *(self._read(stream) for stream in STREAMS)]
         tasks = [asyncio.create_task(each) for each in work]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -265,7 +265,7 @@ async def start_projector(
     running.teardown.push("projector", end)
     running.teardown.push("last copy", projector.finish)
     service = await status.serve(bus, projector)
-    await archiving.serve(service, archiver)
+    await archiving.serve(service, archiver, projector)
     running.teardown.push("status", service.stop)
     folders = (home.queries, queries) if queries is not None else (home.queries,)
     asked = answers.Answers(bus, Queries(projector.cursor, bounded(memory_mb)), folders, answers.lag_of(projector))

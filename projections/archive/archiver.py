@@ -164,9 +164,15 @@ class Archiver:
         log.info("archive_opened", files=len(known) + added, registered=added)
         self._begun = made
 
-    async def look(self, *, at_once: bool = False) -> None:
-        """Do once whatever is due."""
+    async def look(self, *, at_once: bool = False, doubt: bool = False) -> None:
+        """Do once whatever is due.
+
+        Args:
+            at_once: close files with all that is there, and decide about a trim, due or not.
+            doubt: take the checksum of every file, and mend what can be mended.
+        """
         async with self._turn:
+            self._doubt = self._doubt or doubt
             try:
                 await self._begin()
                 loop_time = asyncio.get_running_loop().time()

@@ -7,7 +7,7 @@ calls absent is looked up in the stream, as far as that still reaches.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -136,7 +136,7 @@ async def look(
     root: Path,
     live: Sequence[Live],
     *,
-    hot: dict[str, Sequence[Range]],
+    hot: Mapping[str, Sequence[Range]],
     bus: Store | None,
     target: stores.Store | None = None,
 ) -> list[Report]:

@@ -84,7 +84,7 @@ async def answer(where: Where, asked: Asked, at: str = "") -> Answer:
             return local(queries, asked, home)
     try:
         async with operator(where) as session:
-            return await _patiently(session.bus.connection.nc, asked)
+            return await projector(session.bus.connection.nc, asked)
     except (errors.BusUnreachable, driver.NoRespondersError) as exc:
         away = isinstance(exc, driver.NoRespondersError)
         why = "the projector does not answer" if away else "no NATS server answers"
@@ -164,7 +164,7 @@ def first_line(exc: BaseException) -> str:
     return str(exc).split("\n", 1)[0]
 
 
-async def _patiently(nc: Client, asked: Asked) -> Answer:
+async def projector(nc: Client, asked: Asked) -> Answer:
     """Ask the projector; one that opens its tables just now is asked again, and one that is restarted is waited for."""
     until = asyncio.get_running_loop().time() + AWAY_S
     while True:

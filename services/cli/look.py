@@ -35,7 +35,7 @@ async def show(id: str, /, *, common: Common = DEFAULTS) -> int:
     """
     async with operator(common) as session:
         ref = await session.find(id)
-        records = await session.bus.store.history(ref)
+        records = await session.history(ref)
     told = story.story(ref, records)
     if told is None:
         raise Unreadable(
@@ -99,21 +99,25 @@ async def why(id: str, /, *, scan: int = SCAN, common: Common = DEFAULTS) -> int
 async def _chain(session: Session, ref: Ref) -> tuple[list[story.Causes], dict[Ref, list[Recorded]]]:
     """The chain of causes, the invocation itself first, with the histories that were read."""
     chain: list[story.Causes] = []
-    histories: dict[Ref, list[Recorded]] = {ref: await session.bus.store.history(ref)}
+    histories: dict[Ref, list[Recorded]] = {ref: await session.history(ref)}
     at: Ref | None = ref
     while at is not None:
         request = _request(histories[at])
-        above = await session.bus.store.find(request.parent) if request is not None and request.parent else None
+        above = await _parent(session, request.parent) if request is not None and request.parent else None
         if above in histories:
             above = None  # a circle, written by hand
         if above is not None:
-            histories[above] = await session.bus.store.history(above)
+            histories[above] = await session.history(above)
         link = story.cause_of(at, histories[at], histories[above] if above is not None else ())
         if link is None:
             break
         chain.append(link)
         at = above
     return chain, histories
+
+
+async def _parent(session: Session, id_: str) -> Ref | None:
+    return await session.bus.store.find(id_) or (await session.archived()).find(id_)
 
 
 def _request(records: list[Recorded]) -> ev.Requested | None:
@@ -129,6 +133,8 @@ def _root(records: list[Recorded], ref: Ref) -> str:
 async def _members(session: Session, top: Ref, root: str, start: int, limit: int) -> tuple[dict[Ref, str], bool]:
     """Members of a tree below its top, with their parents; False if the search ended at its limit."""
     members: dict[Ref, str] = {}
+    for record in (await session.archived()).members(root):
+        _take(members, record, root, top)
     needle = root.encode()
     seen = 0
     last = await session.bus.store.last(INVOCATIONS, "inv.*.*.*.requested")
@@ -143,13 +149,7 @@ async def _members(session: Session, top: Ref, root: str, start: int, limit: int
             # Looked for as bytes first: most requests belong to other trees, and need no decoding.
             if needle not in item.data:
                 continue
-            record = read(item.seq, item.subject, session.bus.author.now(), item.data)
-            if record.data is None:
-                continue
-            ref, _ = parse_event(item.subject)
-            request = record.data.request if isinstance(record.data, ev.Scheduled) else record.data
-            if request.root == root and request.parent and ref != top:
-                members.setdefault(ref, request.parent)
+            _take(members, read(item.seq, item.subject, session.bus.author.now(), item.data), root, top)
         if batch[-1].pending == 0 or batch[-1].seq >= last.seq:
             return members, True
         if seen >= limit:
@@ -157,12 +157,22 @@ async def _members(session: Session, top: Ref, root: str, start: int, limit: int
     raise AssertionError("a follower never ends by itself")
 
 
+def _take(members: dict[Ref, str], record: Recorded, root: str, top: Ref) -> None:
+    """Count the invocation of a request, if it is one of the tree."""
+    if record.data is None:
+        return
+    ref, _ = parse_event(record.subject)
+    request = record.data.request if isinstance(record.data, ev.Scheduled) else record.data
+    if request.root == root and request.parent and ref != top:
+        members.setdefault(ref, request.parent)
+
+
 async def _states(
     session: Session, top: Ref, members: dict[Ref, str], histories: dict[Ref, list[Recorded]]
 ) -> dict[Ref, Invocation]:
     states: dict[Ref, Invocation] = {}
     for ref in [top, *members][:NODES]:
-        records = histories[ref] if ref in histories else await session.bus.store.history(ref)
+        records = histories[ref] if ref in histories else await session.history(ref)
         state = fold(records)
         if state is not None:
             states[ref] = state

@@ -85,6 +85,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("drift", "services.cli.plan:drift", _BUS, "Show where the fleet is not as declared."),
     Command("decide", "services.cli.decide:decide", _BUS, "Record a decision."),
     Command("decisions", "services.cli.decide:decisions", _BUS, "List the decisions, or export them as ADRs."),
+    Command("archive", "services.cli.archive:app", _BUS, "Show history in files, and whether it is whole."),
+    Command("rebuild", "services.cli.archive:rebuild", _BUS, "Have the tables made anew."),
     Command("check", "services.cli.check:check", _BUS, "Check a fleet file."),
     Command("limits", "services.cli.limits:limits", _BUS, "Show what is bounded, and what stays with a person."),
     Command("env", "services.cli.shell:env", _SHELL, "Print shell exports for the plain tools."),

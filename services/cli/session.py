@@ -17,8 +17,11 @@ import structlog
 
 from bus import context, errors
 from bus.author import Author
+from bus.events.invocation import Requested, Scheduled
+from bus.store import INVOCATIONS, Recorded
 from bus.subjects import Ref
 from services import credentials
+from services.archive import Archive
 from services.cli.common import Where
 from services.cli.exits import UsageError
 from services.daemon import Bus, open_bus
@@ -43,6 +46,7 @@ class Session:
         #: Who runs the command.
         self.actor = actor
         self._registry: Registry | None = None
+        self._archived: Archive | None = None
 
     async def registry(self) -> Registry:
         """The registry as it is now, read at the first call."""
@@ -68,10 +72,30 @@ class Session:
             raise UsageError(
                 f"expected an invocation id of {_ID_LENGTH} characters, as `systems invoke` prints it, got: {id_!r}"
             )
-        ref = await self.bus.store.find(id_)
+        ref = await self.bus.store.find(id_) or (await self.archived()).find(id_)
         if ref is None:
             raise errors.UnknownName("invocation", id_, ())
         return ref
+
+    async def archived(self) -> Archive:
+        """What the stream INVOCATIONS does not hold any more, read at the first call."""
+        if self._archived is None:
+            state = await self.bus.connection.api(f"STREAM.INFO.{INVOCATIONS}")
+            self._archived = Archive(self.home.archive, state["created"], state["state"]["first_seq"])
+        return self._archived
+
+    async def history(self, ref: Ref) -> list[Recorded]:
+        """An invocation's records in order, also those that have left the stream."""
+        records = await self.bus.store.history(ref)
+        archived = await self.archived()
+        # Its first event is still there: nothing of it has left the stream.
+        whole = bool(records) and isinstance(records[0].data, Requested | Scheduled) and not _again(records[0].data)
+        return records if whole else [*archived.history(ref), *records]
+
+
+def _again(data: Requested | Scheduled) -> bool:
+    """Whether earlier events of the invocation came before this one."""
+    return isinstance(data, Requested) and data.generation > 0
 
 
 def actor(environ: Mapping[str, str] = os.environ) -> str:

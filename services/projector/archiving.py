@@ -32,7 +32,7 @@ from services.quota import caps
 log = structlog.get_logger()
 
 #: Subjects of the micro service.
-STATUS, NOW = "archive.status", "archive.now"
+STATUS, NOW, MEND, REBUILD = "archive.status", "archive.now", "archive.mend", "projections.rebuild"
 
 
 def access(table: Archive) -> Access | None:
@@ -96,13 +96,13 @@ async def together(*work: Coroutine[Any, Any, None]) -> None:
             group.create_task(each)
 
 
-async def serve(service: Service, archiver: Archiver) -> None:
-    """Add the archive's endpoints to the projector's micro service."""
+async def serve(service: Service, archiver: Archiver, projector: Projector) -> None:
+    """Add the archive's endpoints, and the one that has the tables made anew, to the projector's micro service."""
 
-    def answering(work: Callable[[], Awaitable[bytes]]) -> Callable[[Request], Awaitable[None]]:
+    def answering(work: Callable[[Request], Awaitable[bytes]]) -> Callable[[Request], Awaitable[None]]:
         async def answer(request: Request) -> None:
             try:
-                found = await work()
+                found = await work(request)
             except errors.BusError as exc:
                 log.warning("archive_untold", error=str(exc))
                 await request.respond_error("503", str(exc).splitlines()[0][:500])
@@ -111,12 +111,22 @@ async def serve(service: Service, archiver: Archiver) -> None:
 
         return answer
 
-    async def status() -> bytes:
+    async def status(_request: Request) -> bytes:
         return msgspec.json.encode(await archiver.status())
 
-    async def now() -> bytes:
+    async def now(request: Request) -> bytes:
         await archiver.look(at_once=True)
-        return await status()
+        return await status(request)
 
-    for name, subject, work in (("archive_status", STATUS, status), ("archive_now", NOW, now)):
+    async def mended(request: Request) -> bytes:
+        await archiver.look(doubt=True)
+        return await status(request)
+
+    async def rebuild(request: Request) -> bytes:
+        projector.renew(request.data.decode(errors="replace")[:500] or "asked for over NATS")
+        return b"begun"
+
+    endpoints = {STATUS: status, NOW: now, MEND: mended, REBUILD: rebuild}
+    for subject, work in endpoints.items():
+        name = subject.replace(".", "_")
         await service.add_endpoint(EndpointConfig(name=name, subject=subject, handler=answering(work)))
