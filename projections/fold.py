@@ -33,7 +33,7 @@ _TABLES = (
     "archive",
     "cold",
 )
-_VIEWS = ("views", "oncall", "bills", "health")
+_VIEWS = ("views", "oncall", "bills", "care", "health")
 #: In the order in which they run.
 _FOLD = (
     "change",

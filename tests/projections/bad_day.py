@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from bus.events import daemon, freeze, guard, invocation, loop, quota, registry, schedule
+from bus.events import daemon, decision, finding, freeze, guard, invocation, loop, ops, quota, registry, schedule, sweep
 from tests.projections.written import Written, claimed, failed
 
 USAGE = invocation.Usage(input_tokens=1000, output_tokens=100, model="trace")
@@ -59,5 +59,49 @@ def history() -> Written:
         schedule="early", project="shop", role="coder", due=log.now(), reason=schedule.MissReason.OVERLAP
     )
     log.control("shop_coder_early", missed)
+    looked_after(log)
     log.raw("inv.shop.coder.x.requested", b"rubbish")
     return log
+
+
+def looked_after(log: Written) -> None:
+    """What people and the monitor do about that day: a sweep, two findings, two actions, a decision and its successor."""
+    dead = finding.Opened(
+        kind=finding.Kind.DEAD_LETTERS,
+        severity=finding.Severity.CONCERN,
+        title="1 dead letter",
+        subject="shop/broken",
+        since=log.now(),
+        command="systems dlq ls",
+    )
+    gone = msgspec.structs.replace(
+        dead, kind=finding.Kind.DAEMON_DOWN, title="a runner is down", subject="agent_runner-1"
+    )
+    worse = finding.Changed(
+        change=finding.Change.WORSE,
+        severity=finding.Severity.ULTRA,
+        title="9 dead letters",
+        command="systems dlq ls",
+        value=9,
+        was=1,
+    )
+    log.control("s1", sweep.Started(trigger=sweep.Trigger.DEMAND, why="ann"))
+    log.control("f1", dead, worse)
+    log.control("f2", gone, finding.Closed(reason=finding.CloseReason.GONE, open_s=2))
+    log.control("f2", gone, finding.Silenced(owner="ann", reason="known", until=log.now()))
+    done = sweep.Finished(
+        trigger=sweep.Trigger.DEMAND,
+        verdict=sweep.Verdict.ULTRA,
+        counts=sweep.Counts(new=2, gone=1, open=2),
+        took_ms=12.5,
+        positions={},
+        unseen=("the moon",),
+    )
+    log.control("s1", done)
+    restart = ops.Requested(action="restart", target="warden", who="ann", why="tired")
+    log.control(
+        "o1", restart, ops.Started(limit_s=60), ops.Finished(ok=True, took_s=1.5, evidence=msgspec.Raw(b'{"pid":7}'))
+    )
+    log.control("o2", restart, ops.Refused(reason="not from inside"))
+    log.control("1", decision.Recorded(number=1, title="Two runners", by="ann", decision="two"))
+    log.control("2", decision.Recorded(number=2, title="Four runners", by="bob", decision="four", supersedes=1))

@@ -59,6 +59,15 @@ SAID: dict[str, dict[str, Any]] = {
     "throughput": {"failed": 1},
     "waits": {"role": "shop/coder"},
     "who_asked_whom": {"asker": "shop/coder", "asked": "shop/reviewer", "requests": 1, "completed": 1, "deepest": 1},
+    "sweeps": {"trigger": "demand", "verdict": "ultra", "open": 2, "new": 2, "unseen": ["the moon"], "took_ms": 12.5},
+    "open_findings": {
+        "severity": "ultra",
+        "kind": "dead_letters",
+        "title": "9 dead letters",
+        "command": "systems dlq ls",
+    },
+    "actions": {"action": "restart", "target": "warden", "who": "ann", "why": "tired", "ok": True, "took_s": 1.5},
+    "decided": {"number": 1, "title": "Two runners", "superseded": True},
     "columns": {"name": "state", "type": "VARCHAR"},
 }
 

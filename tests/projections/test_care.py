@@ -1,0 +1,60 @@
+"""What is done about a fleet, as tables: sweeps, findings, actions, decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import pytest
+
+from tests.projections.bad_day import history
+
+
+@pytest.fixture(scope="module")
+def day() -> Iterator[duckdb.DuckDBPyConnection]:
+    """The tables of a bad day."""
+    connection = history().tables()
+    yield connection
+    connection.close()
+
+
+def rows(day: duckdb.DuckDBPyConnection, statement: str) -> list[tuple[Any, ...]]:
+    """What a statement finds."""
+    return day.execute(statement).fetchall()
+
+
+def test_finding_that_comes_back_is_a_row_of_its_own(day: duckdb.DuckDBPyConnection) -> None:
+    """Each opening is a row with its own end; a silence counts for the opening that it was made in."""
+    assert rows(
+        day, "SELECT opening, state, closed_because, silenced_by FROM findings WHERE fingerprint = 'f2' ORDER BY ALL"
+    ) == [
+        (1, "closed", "gone", ""),
+        (2, "open", None, "ann"),
+    ]
+
+
+def test_finding_says_its_last_word(day: duckdb.DuckDBPyConnection) -> None:
+    """A finding that got worse has the severity and the title of the change, and the kind and subject of its beginning."""
+    assert rows(day, "SELECT kind, subject, severity, title FROM findings WHERE fingerprint = 'f1'") == [
+        ("dead_letters", "shop/broken", "ultra", "9 dead letters")
+    ]
+
+
+def test_action_ends_as_its_last_event_says(day: duckdb.DuckDBPyConnection) -> None:
+    """A finished action is ok by its own word, a refused one is neither done nor failed, and says why."""
+    assert rows(day, "SELECT id, state, ok, refused_because, evidence FROM ops_actions ORDER BY id") == [
+        ("o1", "finished", True, None, '{"pid":7}'),
+        ("o2", "refused", None, "not from inside", None),
+    ]
+
+
+def test_rows_lead_back_to_their_events(day: duckdb.DuckDBPyConnection) -> None:
+    """The sequences of a row are those of the first and the last event that it was made of."""
+    for table, key in (("sweeps", "id"), ("findings", "fingerprint"), ("ops_actions", "id")):
+        wrong = f"""
+            SELECT t.{key} FROM {table} AS t
+            WHERE NOT EXISTS (FROM events AS e WHERE e.stream = 'CONTROL' AND e.seq = t.first_seq AND e.key = t.{key})
+                OR NOT EXISTS (FROM events AS e WHERE e.stream = 'CONTROL' AND e.seq = t.last_seq AND e.key = t.{key})
+        """  # noqa: S608 (our own names)
+        assert rows(day, wrong) == []
