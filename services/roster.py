@@ -27,6 +27,12 @@ async def silent(bus: Bus, beats: Iterable[Heartbeat]) -> dict[str, ev.DaemonEve
         if isinstance(last.data, ev.Started) and last.data.daemon == EmbeddedServer.name:
             continue
         found[seat] = last.data
+    if any(isinstance(last, ev.Started) for last in found.values()):
+        # It may have begun to beat after the beats were read: a daemon that comes up is not one that is gone.
+        beating = {beat.boot_id for beat in await bus.liveness.all()}
+        found = {
+            s: last for s, last in found.items() if not isinstance(last, ev.Started) or last.boot_id not in beating
+        }
     return found
 
 

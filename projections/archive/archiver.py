@@ -322,9 +322,10 @@ class Archiver:
         """
         info = await self._connection.api(f"STREAM.INFO.{INVOCATIONS}")
         state = info["state"]
-        newest = msgspec.convert(state["last_ts"], datetime)
-        # Of two clocks the one that is behind counts: a wrong one only delays.
-        now = min(self._author.now(), newest)
+        now = self._author.now()
+        if state["last_seq"]:
+            # Of two clocks the one that is behind counts: a wrong one only delays. A stream that never held anything has none.
+            now = min(now, msgspec.convert(state["last_ts"], datetime))
         store = self.settings.access.url if self.settings.access is not None else ""
         window = self._windows(now)
         refused = "a freeze stands" if self._gate.closed else self._away

@@ -179,7 +179,7 @@ async def test_settings_outlive_the_fleet_and_the_file_is_watched(fleet: Fleet) 
     assert fleet.launcher is not None
     fleet.launcher.wait()
     await fleet.up()
-    assert set(await fleet.children()) == {"nats-server", "warden", "agent_runner-1", "agent_runner-2"}
+    assert set(await fleet.children()) == {"nats-server", "warden", "projector", "agent_runner-1", "agent_runner-2"}
     shown = (await fleet.systems("status", "--output", "json")).json()
     assert [c["field"] for c in shown["config"]["file_changes"]] == [
         "daemons.agent_runner.instances",

@@ -114,6 +114,10 @@ def _sample(kind: inspect.Type) -> Any:
             return _sample(types[0])
         case inspect.ListType() | inspect.VarTupleType():
             return ()
+        case inspect.DictType():
+            return {}
+        case inspect.BoolType():
+            return True
         case inspect.StrType():
             return "two\nlines"
         case _:

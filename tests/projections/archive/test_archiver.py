@@ -35,6 +35,16 @@ async def test_full_file_is_closed_and_its_rows_leave_the_log(rig: Rig) -> None:
     assert archiver.problem == ""
 
 
+async def test_stream_that_never_held_anything_holds_nobody_up(rig: Rig) -> None:
+    """Before the first event there is nothing to close and nothing to trim, and no time of a last message to reckon from."""
+    await rig.feed()
+    archiver = rig.archiver(rows=10, hot_s=604_800.0)
+    await archiver.look(at_once=True)
+    assert archiver.problem == ""
+    assert (await archiver.status()).trim is not None
+    assert files(rig) == []
+
+
 async def test_day_that_is_over_is_closed_by_itself(rig: Rig) -> None:
     """A day's few rows become a file once the clock has passed midnight, and not an hour before it."""
     await rig.work(1)

@@ -62,6 +62,9 @@ async def test_projector_gives_its_receipts(rig: Rig) -> None:
 
         receipt = await rig.control.until(given)
         assert receipt.boot_id == running.boot_id
+        if stage is Stage.FREEZE:
+            # A flag that is cleared before the server refuses anything has frozen nothing, and thaws nothing.
+            await rig.control.until(lambda: any(r.subject.endswith(".frozen") for r in rig.control.records))
     await rig.control.until(lambda: any(r.subject.endswith(".thawed") for r in rig.control.records))
 
 
