@@ -232,6 +232,7 @@ async def start_projector(
     registry = Registry(bus.bucket("registry"))
     await registry.open()
     running.teardown.push("registry", registry.close)
+    report_config(running, registry)
     home = Home(running.home)
     projector = Projector(
         bus.connection,

@@ -88,7 +88,8 @@ async def test_daemons_that_die_stop_go_deaf_and_slow_are_told_apart(fleet: Flee
         await desk.bus.connection.api("CONSUMER.DELETE.INVOCATIONS.shop_coder")
         await desk.control.until(lambda: events(desk, Kind.DAEMON_DEAF, ev.Opened))
         deaf = events(desk, Kind.DAEMON_DEAF, ev.Opened)[0].data
-        assert "agent_runner-1 is deaf: it beats, and nothing has reached it for 1" in deaf.title
+        # It may be so young that nothing has ever reached it.
+        assert deaf.title.startswith("agent_runner-1 is deaf: it beats, and nothing has ")
         assert any("shop_coder" in r.data.subject for r in events(desk, Kind.DRIFT, ev.Opened))
         applied = await fleet.systems("apply")
         assert applied.status == 0, applied.err
