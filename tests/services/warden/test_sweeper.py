@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 
 from bus.events import invocation as ev
 from bus.ids import new_id
+from bus.store import Recorded
 from bus.subjects import Ref
 from services.fleet.spec import Backoff
 from tests.services.rig import Rig
@@ -80,6 +81,20 @@ async def test_sweeper_puts_a_lost_retry_back(rig: Rig, places: int | None) -> N
     assert rig.story.of(accepted.id, "claimed")[1].data.attempt == 2
 
 
+async def asked_until_dead(rig: Rig, id_: str) -> Recorded:
+    """Ask for work again and again, as a runner does: the server gives up on a message when somebody asks after its last delivery."""
+    ask = msgspec.json.encode({"batch": 1, "expires": 500_000_000})
+    async with asyncio.timeout(20):
+        while True:
+            await rig.connection.nc.publish(
+                "$JS.API.CONSUMER.MSG.NEXT.INVOCATIONS.shop_coder", ask, reply=rig.connection.nc.new_inbox()
+            )
+            try:
+                return await rig.story.event(id_, "dead_lettered", limit_s=1)
+            except TimeoutError:
+                continue
+
+
 async def test_sweeper_buries_what_is_out_of_deliveries(rig: Rig) -> None:
     """Deliveries that end without a claim are spent at the server: its advisory makes one dead letter, without a runner."""
     await rig.role("shop/coder", echo, max_attempts=1, max_crashes=1)
@@ -90,13 +105,7 @@ async def test_sweeper_buries_what_is_out_of_deliveries(rig: Rig) -> None:
         assert message.reply.split(".")[4] == str(delivery)
         await rig.connection.nc.publish(message.reply, b"-NAK")
         await rig.connection.nc.flush()
-    ask = {"batch": 1, "expires": 1_000_000_000}
-    await rig.connection.nc.publish(
-        "$JS.API.CONSUMER.MSG.NEXT.INVOCATIONS.shop_coder",
-        msgspec.json.encode(ask),
-        reply=rig.connection.nc.new_inbox(),
-    )
-    dead = await rig.story.event(accepted.id, "dead_lettered", limit_s=10)
+    dead = await asked_until_dead(rig, accepted.id)
     assert dead.data.reason is ev.DeathReason.DELIVERIES_SPENT
     copy = await rig.dead.subject(lambda r: r.subject.endswith(accepted.id))
     assert copy.data.attempts == ()
