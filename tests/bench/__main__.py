@@ -15,7 +15,19 @@ from pathlib import Path
 import msgspec
 
 from services import logs
-from tests.bench import enqueue, freeze, invocations, latency, machine, memory, monitor, reload, reservation, subjects
+from tests.bench import (
+    enqueue,
+    freeze,
+    invocations,
+    latency,
+    machine,
+    memory,
+    monitor,
+    projection,
+    reload,
+    reservation,
+    subjects,
+)
 from tests.bench.report import Report, Row, markdown, show
 from tests.bench.rig import rig
 from tests.bench.scale import DEFAULT, QUICK, Scale
@@ -30,6 +42,7 @@ MEASUREMENTS = {
     "freeze": freeze.measure,
     "monitor": monitor.measure,
     "reload": reload.measure,
+    "projection": projection.measure,
 }
 
 

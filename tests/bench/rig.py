@@ -40,14 +40,14 @@ class Rig:
 
     def __init__(self, server: EmbeddedServer, bus: Bus, folder: Path) -> None:
         self.server = server
-        self._bus = bus
+        self.bus = bus
         self._folder = folder
         self._legs = 0
 
     async def clear(self) -> None:
         """An empty log, and no roles: every leg begins with the same server."""
-        await publish(self._bus.bucket("registry"), {})
-        await self._bus.connection.api(f"STREAM.PURGE.{INVOCATIONS}", timeout=60)
+        await publish(self.bus.bucket("registry"), {})
+        await self.bus.connection.api(f"STREAM.PURGE.{INVOCATIONS}", timeout=60)
 
     async def leg(
         self,
@@ -85,7 +85,7 @@ class Rig:
                 await self.feed(name, count)
             return await self._process(side, "runner" if side == "ours" else "claim", task, meanwhile)
         finally:
-            await self._bus.connection.api(f"CONSUMER.DELETE.{INVOCATIONS}.{consumer.name}")
+            await self.bus.connection.api(f"CONSUMER.DELETE.{INVOCATIONS}.{consumer.name}")
 
     async def publishing(self, side: Side, *, count: int, size: int) -> Found:
         """Let requests be submitted, or messages of the same size be published."""
@@ -100,18 +100,18 @@ class Rig:
         for number in range(count):
             draft = await requests.draft(ours.ask(name))
             block = wire.fence(draft.event.id, None, "")
-            self._bus.publisher.send(draft.event.subject, envelope.encode(draft.event), block)
+            self.bus.publisher.send(draft.event.subject, envelope.encode(draft.event), block)
             if number % _PORTION == 0:
-                await self._bus.connection.nc.flush(60)
+                await self.bus.connection.nc.flush(60)
         await self._until_stored(before + count)
 
     async def fill(self, count: int) -> None:
         """Let `count` subjects of invocations that ended long ago lie in the log."""
         before = await self._stored()
         for number in range(count):
-            self._bus.publisher.send(f"inv.bench.filler.{new_id()}.completed", b"{}")
+            self.bus.publisher.send(f"inv.bench.filler.{new_id()}.completed", b"{}")
             if number % _PORTION == 0:
-                await self._bus.connection.nc.flush(60)
+                await self.bus.connection.nc.flush(60)
         await self._until_stored(before + count)
 
     async def request_size(self) -> int:
@@ -120,22 +120,22 @@ class Rig:
 
     def front_door(self, name: str) -> Requests:
         """The requests of production, with a role that only they know."""
-        registry = Registry(self._bus.bucket("registry"))
+        registry = Registry(self.bus.bucket("registry"))
         role = ours.role(_NOBODY)
         registry.roles[ours.PROJECT, name] = RegisteredRole(
             project=ours.PROJECT, name=name, role=role, revision=1, limits=role.limits
         )
-        return app.requests_of(self._bus, registry)
+        return app.requests_of(self.bus, registry)
 
     async def _apply(self, *consumers: topology.Consumer) -> None:
         declared = topology.Topology(streams=topology.streams(), consumers=consumers)
-        await plan.apply(self._bus.connection, declared, await plan.plan(self._bus.connection, declared))
+        await plan.apply(self.bus.connection, declared, await plan.plan(self.bus.connection, declared))
 
     async def _stored(self) -> int:
-        return int((await self._bus.connection.api(f"STREAM.INFO.{INVOCATIONS}"))["state"]["messages"])
+        return int((await self.bus.connection.api(f"STREAM.INFO.{INVOCATIONS}"))["state"]["messages"])
 
     async def _until_stored(self, count: int) -> None:
-        await self._bus.connection.nc.flush(60)
+        await self.bus.connection.nc.flush(60)
         async with asyncio.timeout(120):
             while await self._stored() < count:
                 await asyncio.sleep(0.01)
