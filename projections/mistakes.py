@@ -53,7 +53,8 @@ def translate(
     first = said.split("\n", 1)[0]
     first = re.sub(r"^[A-Z]\w*( \w+)? Error: ", "", first).strip().rstrip("!.")
     match exc:
-        case duckdb.ConnectionException():
+        case duckdb.ConnectionException() | duckdb.InterruptException():
+            # Whoever stops a statement of his own says why himself: this one was in the way of tables that are closed.
             return TablesAway()
         case duckdb.OutOfMemoryException() | MemoryError():
             return too_large(memory)

@@ -157,7 +157,7 @@ class Queries:
             fitting(statement, ask.parameters)
             cursor.execute(f"SET {_OPERATORS} = '{limits.memory // _MB}MiB'")
             table, cut = self._watched(cursor, statement, ask, limits)
-        except duckdb.ConnectionException as exc:
+        except (duckdb.ConnectionException, duckdb.InterruptException) as exc:
             raise TablesAway from exc
         finally:
             cursor.close()
@@ -324,6 +324,8 @@ def _cause(exc: BaseException) -> BaseException:
     if isinstance(exc, duckdb.Error | MemoryError):
         return exc
     text = str(exc)
+    if "INTERRUPT" in text:
+        return duckdb.InterruptException(text)
     return duckdb.OutOfMemoryException(text) if "Out of Memory" in text or "allocat" in text else duckdb.Error(text)
 
 

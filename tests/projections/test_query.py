@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from projections.mistakes import QueryCancelled, QueryTooLarge, QueryTooLong
+from projections.mistakes import QueryCancelled, QueryTooLarge, QueryTooLong, TablesAway
 from projections.query import Answer, Ask, Limits, Queries, confine
 from projections.statement import QueryMistake, QueryRefused
 from tests.projections.written import Written
@@ -266,3 +266,30 @@ def test_a_statement_sees_one_moment(connection: duckdb.DuckDBPyConnection, quer
     thread.join()
     assert found[0].table.column("n").to_pylist()[0] in (1, 2)
     assert rows(queries.run(Ask(sql="SELECT max(n) AS n FROM steps"))) == [{"n": 2}]
+
+
+def test_tables_that_are_closed_under_a_statement_are_asked_again() -> None:
+    """A statement that is broken off because its tables are closed is refused for now, and is no mistake of the one who asks."""
+    connection = duckdb.connect()
+    sessions: list[duckdb.DuckDBPyConnection] = []
+
+    def cursor() -> duckdb.DuckDBPyConnection:
+        sessions.append(connection.cursor())
+        return sessions[-1]
+
+    over = threading.Event()
+
+    def close() -> None:
+        while not over.wait(0.01):
+            for session in sessions:
+                session.interrupt()
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    try:
+        with pytest.raises(TablesAway):
+            Queries(cursor).run(Ask(sql="SELECT count(*) FROM range(10000000000) AS a(x) WHERE x % 7 = 3"))
+    finally:
+        over.set()
+        closing.join()
+        connection.close()

@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 
 from bus.server import EmbeddedServer, Options
 from projections.formats import Format
+from projections.standing import SUBJECT
 from services import credentials
 from services.app import start_projector
 from services.home import Home
@@ -57,6 +58,10 @@ async def asked(rig: Rig) -> Rig:
     await start_projector(running, memory_mb=128, publish_s=0.5)
     ended = "SELECT count(*) AS n FROM invocations WHERE ended_at IS NOT NULL"
     await until(rig, ended, [{"n": 3}])
+    # New tables take the place of none, and whoever asks just then is told to ask again.
+    async with asyncio.timeout(60):
+        while b'"state":"following"' not in (await rig.connection.nc.request(SUBJECT, b"", timeout=5)).data:
+            await asyncio.sleep(0.02)
     return rig
 
 
