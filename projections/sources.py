@@ -35,13 +35,16 @@ MADE_OF: dict[str, str] = {
     "v_spend": _HOUR,
     "freezes": "noun = 'freeze' AND key = $id",
     "daemons": "noun = 'daemon' AND key = $seat",
+    "sweeps": "noun = 'sweep' AND key = $id",
+    "findings": "noun = 'finding' AND key = $fingerprint AND seq BETWEEN $first_seq AND $last_seq",
+    "ops_actions": "noun = 'ops' AND key = $id",
     "schedules": (
         "(noun = 'schedule' AND key = $project || '_' || $role || '_' || $name) OR (noun = 'invocation' AND "
         "event IN ('requested', 'scheduled') AND project = $project AND role = $role AND schedule = $name)"
     ),
 }
 #: Tables whose sequences are of CONTROL, where the row does not say which stream.
-_OF_CONTROL = frozenset({"freezes", "drills", "daemons", "registry_versions", "prices"})
+_OF_CONTROL = frozenset({"freezes", "drills", "daemons", "registry_versions", "prices", "decisions"})
 #: Columns whose stream is not that of their table.
 _OTHER = {"kept_seq": DEAD_LETTERS, "last_missed_seq": CONTROL}
 

@@ -9,7 +9,7 @@ SELECT
     max(TRY_CAST(said(raw, 'counts.open') AS BIGINT)) FILTER (event = 'finished') AS open,
     max(TRY_CAST(said(raw, 'counts.new') AS BIGINT)) FILTER (event = 'finished') AS new,
     max(TRY_CAST(said(raw, 'counts.gone') AS BIGINT)) FILTER (event = 'finished') AS gone,
-    max(TRY_CAST(json_extract(decode(raw), '$.data.unseen') AS VARCHAR[])) FILTER (event = 'finished') AS unseen,
+    max(TRY_CAST(TRY(json_extract(decode(raw), '$.data.unseen')) AS VARCHAR[])) FILTER (event = 'finished') AS unseen,
     max(TRY_CAST(said(raw, 'took_ms') AS DOUBLE)) FILTER (event = 'finished') AS took_ms,
     min(stored_at) FILTER (event = 'started') AS started_at,
     min(stored_at) FILTER (event = 'finished') AS finished_at,
@@ -66,7 +66,7 @@ COMMENT ON COLUMN findings.fingerprint IS 'The same for the same thing about the
 COMMENT ON COLUMN findings.opening IS 'Which time it is, from 1';
 COMMENT ON COLUMN findings.kind IS 'What is wrong, as a word';
 COMMENT ON COLUMN findings.state IS 'open or closed';
-COMMENT ON COLUMN findings.severity IS 'concern or ultra: the highest that it had';
+COMMENT ON COLUMN findings.severity IS 'concern or ultra, as it was told last';
 COMMENT ON COLUMN findings.title IS 'What is wrong, as a sentence';
 COMMENT ON COLUMN findings.subject IS 'Role, daemon, stream, bucket or guard that it is about';
 COMMENT ON COLUMN findings.detail IS 'More about it';
@@ -93,7 +93,7 @@ SELECT
     arg_max(event, seq) AS state,
     bool_or(TRY_CAST(said(raw, 'ok') AS BOOLEAN)) FILTER (event = 'finished') AS ok,
     max(said(raw, 'reason')) FILTER (event = 'refused') AS refused_because,
-    max(CAST(json_extract(decode(raw), '$.data.evidence') AS VARCHAR)) FILTER (event = 'finished') AS evidence,
+    max(CAST(TRY(json_extract(decode(raw), '$.data.evidence')) AS VARCHAR)) FILTER (event = 'finished') AS evidence,
     max(TRY_CAST(said(raw, 'took_s') AS DOUBLE)) FILTER (event = 'finished') AS took_s,
     min(stored_at) AS requested_at,
     max(stored_at) FILTER (event IN ('refused', 'finished')) AS ended_at,

@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import duckdb
+import msgspec
 import pytest
 
+from bus.events import ops
+from projections import sources
 from tests.projections.bad_day import history
+from tests.projections.written import Written
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +62,30 @@ def test_rows_lead_back_to_their_events(day: duckdb.DuckDBPyConnection) -> None:
                 OR NOT EXISTS (FROM events AS e WHERE e.stream = 'CONTROL' AND e.seq = t.last_seq AND e.key = t.{key})
         """  # noqa: S608 (our own names)
         assert rows(day, wrong) == []
+
+
+def test_evidence_that_is_no_text_stops_nobody(tables: duckdb.DuckDBPyConnection) -> None:
+    """An action whose evidence has bytes that are no UTF-8 is shown as far as it can be read, and hides no other."""
+    log = Written()
+    log.control("o1", ops.Requested(action="restart", target="warden", who="ann"))
+    log.control("o1", ops.Finished(ok=True, took_s=1, evidence=msgspec.Raw(b'"\xff"')))
+    log.control("o2", ops.Requested(action="reload", target="fleet.toml", who="bob"))
+    log.tables(tables)
+    assert rows(tables, "SELECT id, state, evidence FROM ops_actions ORDER BY id") == [
+        ("o1", "finished", None),
+        ("o2", "requested", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "noun"),
+    [("sweeps", "sweep"), ("findings", "finding"), ("ops_actions", "ops"), ("decisions", "decision")],
+)
+def test_rows_are_explained_by_events_of_their_noun(day: duckdb.DuckDBPyConnection, table: str, noun: str) -> None:
+    """Opening a row finds the events of CONTROL that it was made of, and no others."""
+    cursor = day.execute(f"FROM {table} LIMIT 1")
+    row = dict(zip([column[0] for column in cursor.description], cursor.fetchall()[0], strict=True))
+    condition, parameters = sources.events_of(table, row)
+    found = day.execute(f"SELECT stream, noun, seq FROM events WHERE {condition}", parameters).fetchall()  # noqa: S608
+    assert {(stream, what) for stream, what, _ in found} == {("CONTROL", noun)}
+    assert {row[name] for name in ("seq", "first_seq", "last_seq") if name in row} <= {seq for _, _, seq in found}
