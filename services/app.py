@@ -413,9 +413,7 @@ async def run_projector(home: Home, instance: str, options: argparse.Namespace) 
     from projections.query import bound_memory  # noqa: PLC0415 (as above)
 
     calm_collector()
-    # The thread that runs DuckDB asks for the interpreter between any two statements; by default the event loop may keep it
-    # for 5 ms each time, which is a third of the throughput.
-    sys.setswitchinterval(_SWITCH_S)
+    share_interpreter()
     bound_memory(_BESIDE + 4 * (options.memory_mb << 20))
     async with daemon("projector", instance, home.path, credentials.load(home, "projector")) as running:
         task = await start_projector(
@@ -436,6 +434,15 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
+
+
+def share_interpreter() -> None:
+    """Let threads take turns more often.
+
+    The thread that runs DuckDB asks for the interpreter between any two statements; by default the event loop may keep it for
+    5 ms each time, which is a third of the throughput.
+    """
+    sys.setswitchinterval(_SWITCH_S)
 
 
 async def run_runner(home: Home, instance: str, folder: Path, only: str) -> None:

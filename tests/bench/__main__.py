@@ -6,13 +6,13 @@ A benchmark and no test: it never fails because of a number, and prints an unmet
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import uvloop
 
 from services import logs
 from tests.bench import (
@@ -82,7 +82,7 @@ def main() -> int:
     if options.show is not None:
         report = msgspec.json.decode(options.show.read_bytes(), type=Report)
     else:
-        report = asyncio.run(run(options.only or list(MEASUREMENTS), QUICK if options.quick else DEFAULT))
+        report = uvloop.run(run(options.only or list(MEASUREMENTS), QUICK if options.quick else DEFAULT))
         options.out.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     if options.markdown:
         sys.stdout.write(f"{markdown(report)}\n")

@@ -32,6 +32,7 @@ from projections.archive import manifest, segment
 from projections.database import VERSION, Database, Made, Settings
 from projections.primary import Files
 from projections.projector import CAPACITY, PULL_BYTES, Options, Projector
+from services.app import calm_collector, share_interpreter
 from services.daemon import Bus
 from tests.bench.report import Row
 from tests.bench.rig import Rig
@@ -47,6 +48,8 @@ _USAGE = ev.Usage(input_tokens=4808, output_tokens=10, model="trace")
 
 async def measure(rig: Rig, scale: Scale) -> list[Row]:
     """One after the other, on one stream."""
+    calm_collector()
+    share_interpreter()
     count = 3 * (scale.requests * 2)
     await _publish(rig.bus, count)
     with tempfile.TemporaryDirectory(prefix="systems-bench-tables-") as folder:
@@ -245,8 +248,7 @@ async def _health(projector: Projector) -> float:
 
 async def _rebuilt(projector: Projector, home: Path) -> tuple[float, float, int]:
     """Events a second of reading the archive's files and of folding them, and their bytes."""
-    other = home / "other"
-    root = other / "archive"
+    root = home / "archive"
     eras = await rebuild.eras_of(projector._connection)
 
     def write() -> tuple[float, int, int]:
@@ -261,11 +263,10 @@ async def _rebuilt(projector: Projector, home: Path) -> tuple[float, float, int]
         return time.perf_counter() - begun, last, sum(one.size for one in found)
 
     checked, count, size = await asyncio.to_thread(write)
-    again = Database(other / "projections" / "primary.duckdb", Settings(memory_mb=400, threads=2))
-    (other / "projections").mkdir()
+    again = Database(home / "again" / "primary.duckdb", Settings(memory_mb=256))
     await again.open(Made(version=VERSION, made_at=datetime.now(UTC)))
     begun = time.perf_counter()
-    rows = await again.run(lambda connection: rebuild.restore(connection, other, eras))
+    rows = await again.run(lambda connection: rebuild.restore(connection, home, eras))
     folded = time.perf_counter() - begun
     await again.end()
     return count / checked, rows / folded, size

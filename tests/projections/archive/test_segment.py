@@ -7,12 +7,14 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from projections import fold
 from projections.archive import manifest, segment
+from services.fleet.spec import MIN_MEMORY_MB
 
 CREATED = "2026-11-25T09:00:00Z"
 
@@ -101,3 +103,29 @@ def test_row_that_is_there_twice_makes_no_file(log: duckdb.DuckDBPyConnection, t
     with pytest.raises(segment.SegmentUnlike, match="each once"):
         segment.write(log, tmp_path, stream="CONTROL", created=CREATED, first=1, last=1)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_file_is_written_within_the_least_memory_of_a_projector(tmp_path: Path) -> None:
+    """However many rows a file has, they are sorted and written a part at a time: sorting all at once would not fit here."""
+    rows = 40_000
+    with duckdb.connect(
+        config={"memory_limit": f"{MIN_MEMORY_MB}MB", "threads": 1, "preserve_insertion_order": False}
+    ) as connection:
+        connection.execute(f"ATTACH '{tmp_path}/tables.duckdb' AS tables (STORAGE_VERSION 'v1.5.0')")
+        connection.execute("USE tables")
+        fold.create(connection)
+        for first in range(0, rows, 4_000):
+            # Batches lie in the order of their types, and not of their sequences.
+            connection.execute(
+                "INSERT INTO hot.log BY NAME SELECT 'CONTROL' AS stream, i + 1 AS seq, TIMESTAMP '2026-11-25' AS stored_at, "
+                "'ctl.drill.x.passed' AS subject, repeat(md5(i::VARCHAR), 32)::BLOB AS raw FROM range(?, ?) AS t(i) ORDER BY i DESC",
+                [first, first + 4_000],
+            )
+        connection.execute("CHECKPOINT tables")
+        made = segment.write(
+            connection, tmp_path / "archive", stream="CONTROL", created="2026-11-25T00:00:00Z", first=1, last=rows
+        )
+    assert (made.rows, made.first, made.last, made.absent) == (rows, 1, rows, ())
+    assert pq.read_table(tmp_path / "archive" / made.key, columns=["seq"])["seq"].to_pylist() == list(
+        range(1, rows + 1)
+    )
