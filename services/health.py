@@ -164,7 +164,7 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
             f"{line.name}: {line.note}" for line in self.daemons if line.state is State.DOWN and line.note
         ]
         if self.dead_letters:
-            said.append(f"{self.dead_letters:,} dead letters: systems dlq ls")
+            said.append(f"{self.dead_letters:,} dead letter{'s' if self.dead_letters > 1 else ''}: systems dlq ls")
         if self.kill_switch.mode is flags.Mode.HARD:
             said.append("a hard freeze: systems thaw --hard")
         said += [f"a stopped run tree: systems loop clear {t.key[5:]}" for t in self.trips if t.key.startswith("tree.")]

@@ -324,12 +324,12 @@ def dead_letters(seen: Seen, limits: Monitor) -> Findings:
         age_s = (seen.at - letters.oldest_at).total_seconds() if letters.oldest_at is not None else 0.0
         surge, old = letters.lately >= limits.dead_letter_surge, age_s > limits.dead_letter_age
         of = f" of {letters.role}" if letters.role else ""
-        waits = "dead letter waits" if letters.count == 1 else "dead letters wait"
+        noun, verb = ("dead letter", "waits") if letters.count == 1 else ("dead letters", "wait")
         yield Finding(
             kind=Kind.DEAD_LETTERS,
             severity=ULTRA if surge or old else CONCERN,
             subject=letters.role or "all roles",
-            title=f"{letters.count:,}{of} {waits} for a person",
+            title=f"{letters.count:,} {noun}{of} {verb} for a person",
             since=letters.oldest_at or seen.at,
             value=letters.count,
             detail=_letters_detail(letters, age_s, limits),

@@ -10,6 +10,7 @@ import duckdb
 import msgspec
 import pytest
 
+from services.fleet.spec import SANDBOX
 from services.monitor import tables
 from services.monitor.tables import Tables, TablesUnanswered
 from tests.services.rig import Rig
@@ -41,17 +42,17 @@ def rows(database: duckdb.DuckDBPyConnection, sql: str, **parameters: Any) -> li
 def test_errors_are_counted_against_their_past(database: duckdb.DuckDBPyConnection) -> None:
     """Failures of lately are counted by fingerprint, with when it was first seen and how many came in the week before."""
 
-    def fail(seq: int, fingerprint: str, ago: timedelta) -> None:
-        values = (seq, (NOW - ago).replace(tzinfo=None), fingerprint)
-        database.execute(
-            "INSERT INTO events VALUES (?, ?, 'invocation', 'failed', 'shop', 'coder', 'k', 'm', ?)", values
-        )
+    def fail(seq: int, fingerprint: str, ago: timedelta, project: str = "shop") -> None:
+        values = (seq, (NOW - ago).replace(tzinfo=None), project, fingerprint)
+        database.execute("INSERT INTO events VALUES (?, ?, 'invocation', 'failed', ?, 'coder', 'k', 'm', ?)", values)
 
     for n in range(5):
         fail(n + 1, "new", timedelta(minutes=n))
     for n in range(10):
         fail(n + 100, "old", timedelta(hours=2 * n))
     fail(900, "over", timedelta(hours=3))
+    # What a drill lets fail on purpose is no error of anybody's.
+    fail(901, "drilled", timedelta(minutes=1), SANDBOX)
     since, before = NOW - timedelta(hours=1), NOW - timedelta(hours=169)
     found = rows(database, tables._ERRORS_SQL, since=tables._sql(since), before=tables._sql(before))
     assert [(r["fingerprint"], r["path"], r["lately"], r["earlier"], r["last_seq"]) for r in found] == [
