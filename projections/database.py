@@ -34,6 +34,7 @@ import pyarrow as pa
 import structlog
 
 from projections import faults, fold, query
+from projections.quoting import quoted
 
 log = structlog.get_logger()
 
@@ -323,23 +324,9 @@ def write_positions(connection: duckdb.DuckDBPyConnection, positions: Mapping[st
         )
 
 
-def set_aside(file: Path, why: str, now: datetime) -> Path:
-    """Rename a primary that is closed, with its write-ahead log: ``primary.<why>-<time>.duckdb``; its new name."""
-    aside = file.with_name(f"{file.stem}.{why}-{now:%Y%m%dT%H%M%S%f}{file.suffix}")
-    for each in (file, wal(file)):
-        if each.exists():
-            each.replace(wal(aside) if each == wal(file) else aside)
-    return aside
-
-
 def wal(file: Path) -> Path:
     """The write-ahead log of a database file."""
     return file.with_name(f"{file.name}.wal")
-
-
-def quoted(value: object) -> str:
-    """A text as SQL."""
-    return "'" + str(value).replace("'", "''") + "'"
 
 
 def _tables(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ import duckdb
 import msgspec
 
 from projections import decode
+from projections.quoting import quoted
 
 #: In the order in which they are made.
 _TABLES = (
@@ -167,13 +168,8 @@ _WHOLE = {
 
 
 def _parquet(paths: tuple[Path, ...]) -> str:
-    listed = ", ".join(_text(str(path.absolute())) for path in paths)
+    listed = ", ".join(quoted(path.absolute()) for path in paths)
     return f"read_parquet([{listed}], hive_partitioning = false)"
-
-
-def _text(value: str) -> str:
-    """A string of SQL."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, views: tuple[str, ...] | None = None) -> None:
@@ -191,7 +187,7 @@ def _describe(connection: duckdb.DuckDBPyConnection, views: tuple[str, ...] | No
         taken = comments.get((source, column))
         if taken is not None:
             comments[f"{schema}.{table}", column] = taken
-            connection.execute(f"COMMENT ON COLUMN {schema}.{table}.{column} IS {_text(taken)}")
+            connection.execute(f"COMMENT ON COLUMN {schema}.{table}.{column} IS {quoted(taken)}")
 
 
 def append(connection: duckdb.DuckDBPyConnection) -> None:

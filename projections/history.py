@@ -19,7 +19,8 @@ import structlog
 from projections import fold
 from projections.archive import files, register
 from projections.archive.segment import Step
-from projections.database import Database, quoted, transaction
+from projections.database import Database, transaction
+from projections.quoting import quoted
 
 log = structlog.get_logger()
 

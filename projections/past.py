@@ -19,6 +19,7 @@ import msgspec
 
 from bus import errors
 from projections import fold
+from projections.quoting import quoted
 
 #: Name of the published file's catalog beside the past tables.
 _PUBLISHED = "published"
@@ -63,7 +64,7 @@ def past(file: Path, at: datetime) -> Iterator[Past]:
 
 def _folded(connection: duckdb.DuckDBPyConnection, file: Path, at: datetime) -> Past:
     try:
-        connection.execute(f"ATTACH {_quoted(file)} AS {_PUBLISHED} (READ_ONLY)")
+        connection.execute(f"ATTACH {quoted(file.absolute())} AS {_PUBLISHED} (READ_ONLY)")
         span = connection.execute(f"SELECT min(stored_at), max(stored_at) FROM {_LOG}").fetchone()  # noqa: S608
     except duckdb.Error as exc:
         raise NoSuchPast(f"expected {file} to hold published tables, got: {str(exc).splitlines()[0]}") from exc
@@ -82,10 +83,6 @@ def _folded(connection: duckdb.DuckDBPyConnection, file: Path, at: datetime) -> 
     connection.execute(f"CREATE OR REPLACE MACRO moment() AS TIMESTAMP '{moment}'")
     connection.execute(f"CREATE MACRO now() AS TIMESTAMPTZ '{moment}+00'")
     return Past(at, connection, _utc(begins), _utc(ends))
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path.absolute()).replace("'", "''") + "'"
 
 
 def _utc(moment: datetime) -> datetime:

@@ -26,6 +26,7 @@ import pyarrow as pa
 from bus import errors
 from projections.mistakes import QueryCancelled, QueryTooLong, TablesAway, too_large, translate
 from projections.named import Named, bind
+from projections.quoting import quoted
 from projections.statement import QueryMistake, Statement, check
 
 #: Rows in one batch of a result's stream.
@@ -88,17 +89,13 @@ def confine(connection: duckdb.DuckDBPyConnection, folders: Iterable[Path]) -> N
         connection: with everything attached that it needs, and its settings made.
         folders: the archive, the history.
     """
-    quoted = ", ".join(f"'{_quoted(folder)}'" for folder in folders)
-    connection.execute(f"SET allowed_directories = [{quoted}]")
+    listed = ", ".join(quoted(folder.absolute()) for folder in folders)
+    connection.execute(f"SET allowed_directories = [{listed}]")
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET python_enable_replacements = false")
     connection.execute(f"SET allowed_configs = ['{_OPERATORS}']")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
-
-
-def _quoted(path: Path) -> str:
-    return str(path.absolute()).replace("'", "''")
 
 
 def bound_memory(size: int) -> None:

@@ -20,8 +20,9 @@ from bus.connection import Connection
 from projections import fold, history
 from projections.archive import manifest, register, segment
 from projections.archive.manifest import Segment
-from projections.database import Database, Position, quoted, transaction, write_positions
+from projections.database import Database, Position, transaction, write_positions
 from projections.log import LOG, STREAMS
+from projections.quoting import quoted
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ from bus.connection import Connection
 from bus.store import INVOCATIONS
 from projections.archive import manifest, register
 from projections.archive.trim import Hold
-from projections.database import quoted
+from projections.quoting import quoted
 
 #: What a holder's clock may be ahead of the server's: the windows that its claim names begin by its own clock.
 _SKEW = timedelta(hours=1)

@@ -7,7 +7,6 @@ if it is as much as the sidecar says.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import structlog
 
 from bus import wire
 from bus.store import Message, Store
-from projections.archive import files, manifest, segment
+from projections.archive import files, segment
 from projections.archive import store as stores
 from projections.archive.manifest import Segment
 from projections.decode import decode
@@ -141,11 +140,3 @@ def _set_aside(path: Path, now: datetime) -> None:
     if path.exists():
         path.replace(path.with_name(f"{path.name}.broken-{now:%Y%m%dT%H%M%S}"))
         files.flush_folder(path.parent)
-
-
-def of_files(root: Path, faults: Sequence[manifest.Fault]) -> list[Segment]:
-    """The segments that faults of this folder are about: those whose file is gone, damaged, or calls too much absent."""
-    wanted = {
-        fault.where for fault in faults if fault.kind in ("missing", "corrupt", "unreadable", "gap") and fault.where
-    }
-    return [one for one in manifest.scan(root).segments if one.key in wanted]

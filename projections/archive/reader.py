@@ -20,7 +20,7 @@ from bus.store import INVOCATIONS, Recorded
 from bus.subjects import Ref, parse_event
 from projections.archive import manifest
 from projections.archive.manifest import Segment
-from projections.database import quoted
+from projections.quoting import quoted
 
 #: Rows in memory at a time.
 _ROWS = 5_000

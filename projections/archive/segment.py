@@ -20,8 +20,8 @@ import structlog
 from bus.errors import BusError
 from projections.archive import files, manifest
 from projections.archive.manifest import Fault, Segment
-from projections.database import quoted
 from projections.log import LOG
+from projections.quoting import quoted
 
 log = structlog.get_logger()
 

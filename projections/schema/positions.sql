@@ -40,21 +40,3 @@ COMMENT ON COLUMN snapshot.published_at IS 'When it was made, UTC, by the clock 
 COMMENT ON COLUMN snapshot.version IS 'Which tables these are: a digest of what makes them';
 COMMENT ON COLUMN snapshot.host IS 'Where the projector runs';
 COMMENT ON COLUMN snapshot.pause_s IS 'Seconds after which the next copy follows at the earliest, if something changes';
-
-CREATE TABLE IF NOT EXISTS projection_lag (
-    stream VARCHAR NOT NULL,
-    seq UBIGINT NOT NULL,
-    head UBIGINT NOT NULL,
-    behind UBIGINT NOT NULL,
-    seconds DOUBLE NOT NULL,
-    stored_at TIMESTAMP,
-    seen_at TIMESTAMP NOT NULL
-);
-COMMENT ON TABLE projection_lag IS 'How far these tables are behind each stream, as it was when they were published';
-COMMENT ON COLUMN projection_lag.stream IS 'Name of the stream';
-COMMENT ON COLUMN projection_lag.seq IS 'Sequence of the last message in the tables; every number here comes from this one or an earlier one';
-COMMENT ON COLUMN projection_lag.head IS 'Sequence of the last message in the stream that the projector knew of';
-COMMENT ON COLUMN projection_lag.behind IS 'Messages that were not in the tables yet';
-COMMENT ON COLUMN projection_lag.seconds IS 'Age of the oldest of them, 0 when there was none';
-COMMENT ON COLUMN projection_lag.stored_at IS 'When the server stored the last message in the tables, UTC';
-COMMENT ON COLUMN projection_lag.seen_at IS 'When the projector looked, UTC';

@@ -72,13 +72,6 @@ def all_covers(registry: Registry, now: datetime) -> tuple[Cover, ...]:
     )
 
 
-def caps_of(
-    registry: Registry, calendar: Calendar, now: datetime, project: str, role: str, root: str
-) -> tuple[Limit, ...]:
-    """The limits of a claim at a moment, one for each counter."""
-    return limits(covers_of(registry, project, role, now), calendar, now, root)
-
-
 def limits(covers: Iterable[Cover], calendar: Calendar, now: datetime, root: str) -> tuple[Limit, ...]:
     """Caps as limits on counters; of two on one counter the smaller."""
     found: dict[str, int] = {}
