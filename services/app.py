@@ -73,25 +73,13 @@ def requests_of(bus: Bus, registry: Registry) -> Requests:
 def watch_ring(running: Daemon) -> Ring:
     """Let a daemon watch its neighbour in the watch ring until it ends."""
     ring = Ring(running.bus, running.kind, running.instance, running.started_at)
-    task = asyncio.create_task(ring.run(), name="ring")
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    running.teardown.push("ring", end)
+    running.accompany("ring", ring.run())
     return ring
 
 
 def answer_freezes(running: Daemon, receipts: Receipts) -> None:
     """Let a daemon give its receipts until it ends."""
-    task = asyncio.create_task(receipts.run(), name="receipts")
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    running.teardown.push("receipts", end)
+    running.accompany("receipts", receipts.run())
 
 
 def report_config(running: Daemon, registry: Registry) -> None:
@@ -123,13 +111,7 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
     )
     warden.beside.append(("monitor", "Sweeps, findings, and raising them: monitor.sweep", monitor.endpoints))
     report_config(running, registry)
-    task = asyncio.create_task(_together(warden.run(), monitor.run()), name="warden")
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    running.teardown.push("warden", end)
+    task = running.accompany("warden", _together(warden.run(), monitor.run()))
     await running.announce()
     answer_freezes(running, Receipts(running))
     watch_ring(running)
@@ -257,17 +239,10 @@ async def start_projector(
         )
 
     running.evidence = evidence
-    task = asyncio.create_task(archiving.together(projector.run(), archiver.run()), name="projector")
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    running.teardown.push("projector", end)
+    task = running.accompany("projector", _together(projector.run(), archiver.run()))
     running.teardown.push("last copy", projector.finish)
-    service = await status.serve(bus, projector)
-    await archiving.serve(service, archiver, projector)
-    running.teardown.push("status", service.stop)
+    service = await status.serve(bus, projector, archiving.endpoints(archiver, projector))
+    running.teardown.push("status", service.close)
     folders = (home.queries, queries) if queries is not None else (home.queries,)
     asked = answers.Answers(bus, Queries(projector.cursor, bounded(memory_mb)), folders, answers.lag_of(projector))
     await asked.open()
@@ -351,13 +326,7 @@ async def follow_settings(running: Daemon, loaded: LoadedFleet) -> Fleet:
 
     running.config_revision = revision
     registry.listeners.append(running.hurry)
-    watch = asyncio.create_task(FileWatch(running.bus, registry, loaded).run(), name="file_watch")
-
-    async def end() -> None:
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
-
-    running.teardown.push("file_watch", end)
+    running.accompany("file_watch", FileWatch(running.bus, registry, loaded).run())
     return msgspec.structs.replace(loaded.fleet, **started)
 
 
@@ -380,12 +349,9 @@ async def run_launcher(home: Home, file: Path) -> None:
             launcher.take(fleet.daemons, daemons(fleet, home, file))
             await running.announce()
             answer_freezes(running, Receipts(running))
-            rounds = asyncio.create_task(Rounds(running.bus, home, fleet.drills).run(), name="drills")
-            try:
-                yield EventReporter(running, watch_ring(running))
-            finally:
-                rounds.cancel()
-                await asyncio.gather(rounds, return_exceptions=True)
+            ring = watch_ring(running)
+            running.accompany("drills", Rounds(running.bus, home, fleet.drills).run())
+            yield EventReporter(running, ring)
 
     options = Options(
         home=home,

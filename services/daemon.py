@@ -12,11 +12,12 @@ import os
 import platform
 import re
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -39,6 +40,8 @@ from bus.trips import Trips
 from services.home import Home
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 #: Seconds between two looks at how late the event loop runs.
 _LAG_CHECK_S = 0.1
@@ -183,6 +186,17 @@ class Daemon:
     async def stopped(self) -> None:
         """Wait until somebody asked for the end."""
         await self._stopping.wait()
+
+    def accompany(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do something beside everything else until the teardown comes to it: the task, for whoever minds how it ends."""
+        task = asyncio.create_task(work, name=name)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self.teardown.push(name, end)
+        return task
 
     def heartbeat(self) -> Heartbeat:
         """What the daemon says of itself right now."""

@@ -348,34 +348,35 @@ async def gather(bus: Bus, registry: Registry, *, findings: bool = True) -> Pane
     return msgspec.structs.replace(panel, verdict=verdict, reasons=reasons)
 
 
-async def _facts(bus: Bus, unseen: list[str]) -> Facts | None:
+async def _warden(bus: Bus, subject: str, what: str, unseen: list[str]) -> bytes | None:
+    """The warden's answer; None, and a word about what is not seen, when there is none."""
     try:
-        answer = await bus.connection.nc.request("fleet.status", b"", timeout=2)
+        return (await bus.connection.nc.request(subject, b"", timeout=2)).data
     except (driver.NoRespondersError, driver.TimeoutError) as exc:
-        unseen.append(f"claims in flight and last errors (the warden does not answer: {type(exc).__name__})")
+        unseen.append(f"{what} (the warden does not answer: {type(exc).__name__})")
         return None
-    facts = msgspec.json.decode(answer.data, type=Facts)
+
+
+async def _facts(bus: Bus, unseen: list[str]) -> Facts | None:
+    answer = await _warden(bus, "fleet.status", "claims in flight and last errors", unseen)
+    if answer is None:
+        return None
+    facts = msgspec.json.decode(answer, type=Facts)
     if facts.lag > 0:
         unseen.append(f"{NEWEST} {facts.lag:,} events (the warden is still reading the log)")
     return facts
 
 
 async def _quota(bus: Bus, unseen: list[str]) -> tuple[QuotaLine, ...] | None:
-    try:
-        answer = await bus.connection.nc.request("quota.status", b"", timeout=2)
-    except (driver.NoRespondersError, driver.TimeoutError) as exc:
-        unseen.append(f"spend caps (the warden does not answer: {type(exc).__name__})")
-        return None
-    return msgspec.json.decode(answer.data, type=tuple[QuotaLine, ...]) or None
+    answer = await _warden(bus, "quota.status", "spend caps", unseen)
+    return None if answer is None else msgspec.json.decode(answer, type=tuple[QuotaLine, ...]) or None
 
 
 async def _monitor(bus: Bus, unseen: list[str]) -> Status:
-    try:
-        answer = await bus.connection.nc.request("monitor.status", b"", timeout=2)
-    except (driver.NoRespondersError, driver.TimeoutError) as exc:
-        unseen.append(f"findings (the warden does not answer: {type(exc).__name__})")
+    answer = await _warden(bus, "monitor.status", "findings", unseen)
+    if answer is None:
         return Status(last=await last_sweep(bus), next_at=None, findings=())
-    return msgspec.json.decode(answer.data, type=Status)
+    return msgspec.json.decode(answer, type=Status)
 
 
 async def _dead_letters(bus: Bus) -> int:

@@ -35,8 +35,9 @@ from services.cli.exits import CommandFailed, Exit, UsageError, status_of_kind
 from services.cli.session import operator
 from services.home import Home, resolve
 from services.micro import No
-from services.projector import answers
+from services.projector import answers, subjects
 from services.projector.answers import Question
+from services.story import first_line
 
 #: Seconds that a statement may take unless the command says otherwise; the projector's own default.
 _STATEMENT_S = 10.0
@@ -130,7 +131,7 @@ def opened(file: Path) -> Iterator[Queries]:
     try:
         connection = duckdb.connect(str(file), read_only=True)
     except duckdb.Error as exc:
-        raise UsageError(f"expected a DuckDB file that can be opened, got: {file} ({first_line(exc)})") from exc
+        raise UsageError(f"expected a DuckDB file that can be opened, got: {file} ({first_line(str(exc))})") from exc
     try:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET python_enable_replacements = false")
@@ -157,11 +158,6 @@ def published(queries: Queries) -> str:
         return "which does not say when it was published"
     age = (datetime.now(UTC).replace(tzinfo=None) - row).total_seconds()
     return f"published {output.age(max(0.0, age))} ago ({row:%Y-%m-%d %H:%M:%S} UTC)"
-
-
-def first_line(exc: BaseException) -> str:
-    """The first line of an error."""
-    return str(exc).split("\n", 1)[0]
 
 
 async def projector(nc: Client, asked: Asked) -> Answer:
@@ -194,7 +190,7 @@ async def _remote(nc: Client, asked: Asked) -> Answer:
         id=id_,
         parts=True,
     )
-    subject = answers.SQL if asked.sql else f"{answers.QUERY}.{asked.name}" if asked.name else answers.QUERIES
+    subject = subjects.SQL if asked.sql else f"{subjects.QUERY}.{asked.name}" if asked.name else subjects.QUERIES
     inbox = nc.new_inbox()
     replies = await nc.subscribe(inbox)
     try:
@@ -205,12 +201,12 @@ async def _remote(nc: Client, asked: Asked) -> Answer:
             message = await replies.next_msg(timeout=wait)
             headers = _accepted(message)
             data += message.data
-            number, _, count = headers.get(answers.PART, "1/1").partition("/")
+            number, _, count = headers.get(subjects.PART, "1/1").partition("/")
             if number == count:
                 break
     except asyncio.CancelledError:
         # Ctrl-C: nobody waits for it any more.
-        await nc.publish(f"{answers.CANCEL}.{id_}", b"")
+        await nc.publish(f"{subjects.CANCEL}.{id_}", b"")
         await nc.flush(1)
         raise
     except driver.TimeoutError as exc:
@@ -222,7 +218,7 @@ async def _remote(nc: Client, asked: Asked) -> Answer:
         await replies.unsubscribe()
     with pa.ipc.open_stream(io.BytesIO(data)) as stream:
         table = stream.read_all()
-    return Answer(table=table, cut=headers.get(answers.CUT, ""), took_ms=float(headers.get(answers.TOOK, "0")))
+    return Answer(table=table, cut=headers.get(subjects.CUT, ""), took_ms=float(headers.get(subjects.TOOK, "0")))
 
 
 def _accepted(message: Msg) -> dict[str, str]:

@@ -87,15 +87,14 @@ class Session:
     async def history(self, ref: Ref) -> list[Recorded]:
         """An invocation's records in order, also those that have left the stream."""
         records = await self.bus.store.history(ref)
-        archived = await self.archived()
-        # Its first event is still there: nothing of it has left the stream.
-        whole = bool(records) and isinstance(records[0].data, Requested | Scheduled) and not _again(records[0].data)
-        return records if whole else [*archived.history(ref), *records]
+        if records and _begins(records[0].data):
+            return records
+        return [*(await self.archived()).history(ref), *records]
 
 
-def _again(data: Requested | Scheduled) -> bool:
-    """Whether earlier events of the invocation came before this one."""
-    return isinstance(data, Requested) and data.generation > 0
+def _begins(data: Any) -> bool:
+    """Whether an event is an invocation's first: then nothing of it has left the stream."""
+    return isinstance(data, Scheduled) or (isinstance(data, Requested) and data.generation == 0)
 
 
 def actor(environ: Mapping[str, str] = os.environ) -> str:

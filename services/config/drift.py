@@ -1,7 +1,8 @@
 """Where the fleet is not as it is declared to be: the bus, the fleet file, what daemons run with, and refused values.
 
-Every sweep asks :func:`look`; the panel asks :func:`line`, which looks at the settings alone. What cannot be looked at from
-here (a fleet file on another machine) is said to be unknown, and is no difference.
+`systems drift` asks :func:`look`; the panel asks :func:`line`, which looks at the settings alone. A sweep looks at
+the bus by itself. What cannot be looked at from here (a fleet file on another machine) is said to be unknown, and is no
+difference.
 """
 
 from __future__ import annotations

@@ -12,12 +12,10 @@ from bus import errors
 from bus.connection import Connection
 from services.fleet.spec import SANDBOX, Monitor
 from services.monitor.seen import ErrorSeen, GapSeen
+from services.projector.subjects import LAG_EVENTS, LAG_SECONDS, SQL
 
 T = TypeVar("T")
 
-#: Where the projector answers, and the headers that say how far behind its tables are.
-SQL = "projections.sql"
-_LAG_EVENTS, _LAG_SECONDS = "Systems-Lag-Events", "Systems-Lag-Seconds"
 #: Seconds that an answer may take.
 _TIMEOUT_S = 5.0
 #: Windows of the past that the usual rate is taken over: a week of hours, with the default window.
@@ -124,7 +122,7 @@ class Tables:
                     usual=round(row.earlier / windows, 3),
                 )
             )
-        return tuple(found), int(headers.get(_LAG_EVENTS, "0")), float(headers.get(_LAG_SECONDS, "0"))
+        return tuple(found), int(headers.get(LAG_EVENTS, "0")), float(headers.get(LAG_SECONDS, "0"))
 
     async def gaps(self) -> tuple[GapSeen, ...]:
         """Sequences that the archive lacks between its segments, and segments that cannot be read."""

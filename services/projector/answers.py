@@ -30,21 +30,19 @@ from projections.projector import Projector
 from projections.query import Answer, Ask, Queries
 from services.daemon import Bus
 from services.micro import Handler, Micro, Reply
-
-#: Header that asks for a format where the body is plain SQL.
-FORMAT = "Systems-Format"
-#: Headers of an answer.
-ROWS, CUT, TOOK, PART = "Systems-Rows", "Systems-Cut", "Systems-Took-Ms", "Systems-Part"
-#: How far the tables are behind the streams: events, and seconds.
-LAG_EVENTS, LAG_SECONDS = "Systems-Lag-Events", "Systems-Lag-Seconds"
-
-#: Subjects.
-SQL, QUERY, QUERIES, TABLES, CANCEL = (
-    "projections.sql",
-    "projections.query",
-    "projections.queries",
-    "projections.tables",
-    "projections.cancel",
+from services.projector.subjects import (
+    CANCEL,
+    CUT,
+    FORMAT,
+    LAG_EVENTS,
+    LAG_SECONDS,
+    PART,
+    QUERIES,
+    QUERY,
+    ROWS,
+    SQL,
+    TABLES,
+    TOOK,
 )
 
 #: Statements that run at the same time.

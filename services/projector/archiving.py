@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from typing import Any
 
 import msgspec
-import structlog
 from nats.micro.request import Request
-from nats.micro.service import EndpointConfig, Service
 
-from bus import errors
 from bus.spend import Calendar
 from projections import history as cold
 from projections.archive import mend
@@ -27,9 +21,8 @@ from services.daemon import Bus
 from services.fleet.registry import Registry
 from services.fleet.spec import Archive
 from services.home import Home
+from services.micro import Handler
 from services.quota import caps
-
-log = structlog.get_logger()
 
 #: Subjects of the micro service.
 STATUS, NOW, MEND, REBUILD = "archive.status", "archive.now", "archive.mend", "projections.rebuild"
@@ -89,27 +82,8 @@ def archiver(bus: Bus, home: Home, table: Archive, registry: Registry, projector
     )
 
 
-async def together(*work: Coroutine[Any, Any, None]) -> None:
-    """Run all until one fails, and then none."""
-    async with asyncio.TaskGroup() as group:
-        for each in work:
-            group.create_task(each)
-
-
-async def serve(service: Service, archiver: Archiver, projector: Projector) -> None:
-    """Add the archive's endpoints, and the one that has the tables made anew, to the projector's micro service."""
-
-    def answering(work: Callable[[Request], Awaitable[bytes]]) -> Callable[[Request], Awaitable[None]]:
-        async def answer(request: Request) -> None:
-            try:
-                found = await work(request)
-            except errors.BusError as exc:
-                log.warning("archive_untold", error=str(exc))
-                await request.respond_error("503", str(exc).splitlines()[0][:500])
-            else:
-                await request.respond(found)
-
-        return answer
+def endpoints(archiver: Archiver, projector: Projector) -> dict[str, tuple[str, Handler]]:
+    """What is asked of the archive, and having the tables made anew: name -> subject and answer."""
 
     async def status(_request: Request) -> bytes:
         return msgspec.json.encode(await archiver.status())
@@ -126,7 +100,5 @@ async def serve(service: Service, archiver: Archiver, projector: Projector) -> N
         projector.renew(request.data.decode(errors="replace")[:500] or "asked for over NATS")
         return b"begun"
 
-    endpoints = {STATUS: status, NOW: now, MEND: mended, REBUILD: rebuild}
-    for subject, work in endpoints.items():
-        name = subject.replace(".", "_")
-        await service.add_endpoint(EndpointConfig(name=name, subject=subject, handler=answering(work)))
+    answers: dict[str, Handler] = {STATUS: status, NOW: now, MEND: mended, REBUILD: rebuild}
+    return {subject.replace(".", "_"): (subject, answer) for subject, answer in answers.items()}

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from collections.abc import Mapping
 
 import msgspec
-import structlog
-from nats.micro import add_service
 from nats.micro.request import Request
-from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
 from bus import errors
 from projections.projector import Projector
 from projections.standing import SUBJECT
 from services.daemon import Bus
+from services.micro import Handler, Micro
 
-log = structlog.get_logger()
+#: Requests that are looked at at the same time.
+_AT_ONCE = 8
 
 
-async def serve(bus: Bus, projector: Projector) -> Service:
-    """Begin to answer: the service, to be stopped."""
+async def serve(bus: Bus, projector: Projector, beside: Mapping[str, tuple[str, Handler]]) -> Micro:
+    """Begin to answer, also on the endpoints `beside`: the service, to be closed."""
 
-    async def status(request: Request) -> None:
-        try:
-            answer = msgspec.json.encode(await projector.status())
-        except errors.BusError as exc:
-            log.warning("status_untold", error=str(exc))
-            await request.respond_error("503", str(exc).splitlines()[0][:500])
-        else:
-            await request.respond(answer)
+    async def status(_request: Request) -> bytes:
+        return msgspec.json.encode(await projector.status())
 
-    config = ServiceConfig(
-        name="projector", version=version("systems"), description="How far the tables are behind the streams"
-    )
-    service = await add_service(bus.connection.nc, config)
-    await service.add_endpoint(EndpointConfig(name="status", subject=SUBJECT, handler=status))
-    return service
+    # Whatever stands in the way of an answer here ends by itself.
+    micro = Micro(bus, at_once=_AT_ONCE, later=(errors.BusError,))
+    endpoints = {"status": (SUBJECT, status), **beside}
+    await micro.serve("projector", "How far the tables are behind the streams", endpoints)
+    return micro

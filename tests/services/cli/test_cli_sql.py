@@ -22,7 +22,7 @@ from nats import errors as driver
 
 from bus.context import SERVER_FILE, Context
 from services.home import Home
-from services.projector import answers
+from services.projector import subjects
 from tests.services.cli.conftest import LIMIT_S, Cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -130,11 +130,11 @@ async def test_ctrl_c_calls_off(fleet: Cli, ids: dict[str, str]) -> None:
         # All four of its threads are taken: a fifth statement is not answered.
         with contextlib.suppress(driver.TimeoutError):
             while True:
-                await client.request(answers.SQL, b"SELECT 1", timeout=0.5)
+                await client.request(subjects.SQL, b"SELECT 1", timeout=0.5)
     for process in processes:
         process.send_signal(signal.SIGINT)
     assert [await asyncio.wait_for(process.wait(), LIMIT_S) for process in processes] == [130] * 4
-    assert (await client.request(answers.SQL, b"SELECT 1 AS n", timeout=20)).data == b"n\n1\n"
+    assert (await client.request(subjects.SQL, b"SELECT 1 AS n", timeout=20)).data == b"n\n1\n"
     await client.close()
 
 

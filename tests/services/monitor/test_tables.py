@@ -13,6 +13,7 @@ import pytest
 from services.fleet.spec import SANDBOX
 from services.monitor import tables
 from services.monitor.tables import Tables, TablesUnanswered
+from services.projector import subjects
 from tests.services.rig import Rig
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -87,7 +88,7 @@ async def test_tables_that_do_not_answer_are_unanswered(rig: Rig) -> None:
     async def answer(message: Any) -> None:
         await message.respond(answers.pop(0))
 
-    await rig.connection.nc.subscribe(tables.SQL, cb=answer)
+    await rig.connection.nc.subscribe(subjects.SQL, cb=answer)
     await rig.connection.nc.flush()
     with pytest.raises(TablesUnanswered, match="expected rows as JSON"):
         await asked.gaps()

@@ -22,7 +22,7 @@ from services import credentials
 from services.app import start_projector
 from services.home import Home
 from services.micro import No
-from services.projector import answers
+from services.projector import subjects
 from services.projector.answers import Question
 from services.runner.handler import Permanent
 from tests.services.rig import Rig
@@ -75,7 +75,7 @@ async def until(rig: Rig, sql: str, rows: list[dict[str, Any]]) -> None:
 async def ask(rig: Rig, sql: str, format_: str = "table", **more: Any) -> Any:
     """An answer to SQL, decoded; of a refusal the refusal."""
     question = msgspec.json.encode({"sql": sql, "format": format_} | more)
-    answer = await rig.connection.nc.request(answers.SQL, question, timeout=20)
+    answer = await rig.connection.nc.request(subjects.SQL, question, timeout=20)
     return decoded(answer, format_)
 
 
@@ -97,13 +97,13 @@ async def test_answers(asked: Rig, nats_cli: str) -> None:
     """Plain SQL, JSON, Arrow, CSV, parameters, named queries, lists, limits and refusals: the same answers over plain NATS."""
     nc = asked.connection.nc
     plain = await nc.request(
-        answers.SQL, b"SELECT state, count(*) AS n FROM invocations GROUP BY state ORDER BY state", timeout=20
+        subjects.SQL, b"SELECT state, count(*) AS n FROM invocations GROUP BY state ORDER BY state", timeout=20
     )
     assert plain.data.decode() == "state          n\ncompleted      2\ndead_lettered  1\n"
     assert plain.headers is not None
-    assert plain.headers[answers.ROWS] == "2"
-    assert int(plain.headers[answers.LAG_EVENTS]) >= 0
-    as_csv = await nc.request(answers.SQL, b"SELECT 1 AS a, 'x,y' AS b", timeout=20, headers={answers.FORMAT: "csv"})
+    assert plain.headers[subjects.ROWS] == "2"
+    assert int(plain.headers[subjects.LAG_EVENTS]) >= 0
+    as_csv = await nc.request(subjects.SQL, b"SELECT 1 AS a, 'x,y' AS b", timeout=20, headers={subjects.FORMAT: "csv"})
     assert as_csv.data == b'a,b\n1,"x,y"\n'
     sql = "SELECT role, attempts FROM invocations WHERE state = $state"
     assert await ask(asked, sql, "arrow", parameters={"state": "dead_lettered"}) == [{"role": "broken", "attempts": 1}]
@@ -111,15 +111,15 @@ async def test_answers(asked: Rig, nats_cli: str) -> None:
     assert (cut["rows"], cut["cut"]) == ([{"range": 0}, {"range": 1}], "rows")
     assert "only the first 2 rows" in await ask(asked, "FROM range(10)", limit=2)
     named = await nc.request(
-        f"{answers.QUERY}.last_errors", b'{"parameters": {"since": "1h"}, "format": "json"}', timeout=20
+        f"{subjects.QUERY}.last_errors", b'{"parameters": {"since": "1h"}, "format": "json"}', timeout=20
     )
     assert [row["message"] for row in decoded(named, "json")["rows"]] == ["nobody can do this"]
-    own = await nc.request(f"{answers.QUERY}.mine", b'{"parameters": {"n": 4}}', timeout=20)
+    own = await nc.request(f"{subjects.QUERY}.mine", b'{"parameters": {"n": 4}}', timeout=20)
     assert decoded(own, "json")["rows"] == [{"n": 7}]
-    known = decoded(await nc.request(answers.QUERIES, b"", timeout=20), "table")
+    known = decoded(await nc.request(subjects.QUERIES, b"", timeout=20), "table")
     assert "mine" in known
     assert "the last attempts that failed or were swept" in known
-    tables = decoded(await nc.request(answers.TABLES, b"", timeout=20), "table")
+    tables = decoded(await nc.request(subjects.TABLES, b"", timeout=20), "table")
     assert "One row for each invocation" in tables
     for body, kind, said in (
         (b"DELETE FROM invocations", "QueryRefused", "got: DELETE"),
@@ -129,11 +129,11 @@ async def test_answers(asked: Rig, nats_cli: str) -> None:
         (b'{"sql": "SELECT 1", "limit": -1}', "QueryMistake", "expected a limit from 1"),
         (b'{"sql": "SELECT 1", "format": "xml"}', "BadQuestion", "format"),
     ):
-        no = decoded(await nc.request(answers.SQL, body, timeout=20), "json")
+        no = decoded(await nc.request(subjects.SQL, body, timeout=20), "json")
         assert isinstance(no, No)
         assert no.refused == kind
         assert said in no.reason
-    gone = decoded(await nc.request(f"{answers.QUERY}.last_eror", b"", timeout=20), "json")
+    gone = decoded(await nc.request(f"{subjects.QUERY}.last_eror", b"", timeout=20), "json")
     assert "unknown query 'last_eror', did you mean 'last_errors'?" in gone.reason
     process = await asyncio.create_subprocess_exec(
         nats_cli, "--server", asked.url, "req", "projections.sql", "SELECT 40 + 2 AS n", "--raw",
@@ -154,13 +154,13 @@ async def test_large_and_endless(asked: Rig) -> None:
     inbox = nc.new_inbox()
     replies = await nc.subscribe(inbox)
     question = msgspec.json.encode(Question(sql=sql, parts=True, format=Format.ARROW))
-    await nc.publish(answers.SQL, question, reply=inbox)
+    await nc.publish(subjects.SQL, question, reply=inbox)
     data = b""
     while True:
         part = await replies.next_msg(timeout=20)
         assert len(part.data) < nc.max_payload
         data += part.data
-        number, _, count = (part.headers or {})[answers.PART].partition("/")
+        number, _, count = (part.headers or {})[subjects.PART].partition("/")
         if number == count:
             break
     assert int(count) > 5
@@ -169,7 +169,7 @@ async def test_large_and_endless(asked: Rig) -> None:
     assert (late.refused, "within 0.3 s" in late.reason) == ("QueryTooLong", True)
     running = asyncio.create_task(ask(asked, ENDLESS, timeout_s=50, id="mine"))
     async with asyncio.timeout(20):
-        while not msgspec.json.decode((await nc.request(f"{answers.CANCEL}.mine", b"")).data)["cancelled"]:
+        while not msgspec.json.decode((await nc.request(f"{subjects.CANCEL}.mine", b"")).data)["cancelled"]:
             await asyncio.sleep(0.01)
     assert (await running).refused == "QueryCancelled"
     huge = await ask(asked, "SELECT list(i) AS l FROM range(2_000_000_000) r(i)", timeout_s=50)
@@ -198,8 +198,8 @@ async def test_agents_may_not_ask(tmp_path: Path) -> None:
 
         await service.subscribe("projections.>", cb=answer)
         await service.flush()
-        assert (await person.request(answers.SQL, b"SELECT 1")).data == b"yes"
+        assert (await person.request(subjects.SQL, b"SELECT 1")).data == b"yes"
         with pytest.raises((driver.TimeoutError, driver.Error)):
-            await agent.request(answers.SQL, b"SELECT 1", timeout=0.5)
+            await agent.request(subjects.SQL, b"SELECT 1", timeout=0.5)
         for client in (service, agent, person):
             await client.close()
