@@ -4,7 +4,7 @@ BIN := .venv/bin
 TESTS ?= tests
 JOBS ?= 2
 
-.PHONY: install run test check lint types bench lock clean
+.PHONY: install run test soak check lint types bench lock clean
 
 install: .venv/installed
 
@@ -21,7 +21,11 @@ run: install
 	@$(BIN)/systems run
 
 test: install
-	$(BIN)/pytest -n $(JOBS) --dist worksteal $(TESTS)
+	$(BIN)/pytest -n $(JOBS) --dist worksteal -m "not soak" $(TESTS)
+
+# What takes long, or repeats many times what `make test` shows once: 20 kills, a day in compressed time.
+soak: install
+	$(BIN)/pytest -n $(JOBS) --dist worksteal -m soak --timeout 900 $(TESTS)
 
 # What CI also checks.
 check: lint types

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from bus import errors, leashed
-from services.app import run_launcher
+from services.app.launcher import run_launcher
 from services.cli.common import DEFAULTS, Common, Flag
 from services.cli.session import operator
 from services.fleet.file import load

@@ -24,7 +24,8 @@ from bus.driver import Driver
 from bus.events import finding as ev
 from bus.events.sweep import Finished, Trigger
 from bus.ids import new_id
-from services.app import calm_collector, start_warden
+from services.app.parts import calm_collector
+from services.app.warden import start_warden
 from services.daemon import Daemon, open_bus
 from services.fleet.registry import Registry, publish, role_key
 from services.fleet.spec import FunctionHandler, Role

@@ -10,7 +10,9 @@ import msgspec
 from bus.author import Author
 from bus.context import Context
 from bus.spend import BASE, TOKENS, Calendar, Key, scope_token
-from services import app, logs
+from services import logs
+from services.app.agent_runner import start_runner
+from services.app.parts import calm_collector, requests_of
 from services.daemon import Bus, daemon, open_bus
 from services.fleet.registry import Registry, publish, role_key
 from services.fleet.spec import Cap, FunctionHandler, Role, Window
@@ -45,10 +47,10 @@ async def seed(bus: Bus, name: str) -> None:
 async def runner(task: Task) -> Found:
     """Run an agent_runner until it has worked off `count` invocations; they may lie there already, or still come."""
     logs.configure(json=True)
-    app.calm_collector()
+    calm_collector()
     async with daemon("agent_runner", "agent_runner-1", Path(task.home), Context(url=task.url)) as running:
         # Nothing is registered yet, so nothing is pulled: the registration is the start signal.
-        working = await app.start_runner(running, Context(url=task.url), Path(task.home))
+        working = await start_runner(running, Context(url=task.url), Path(task.home))
         if task.capped:
             await seed(running.bus, task.role)
         rss = [resident()]
@@ -66,12 +68,12 @@ async def runner(task: Task) -> Found:
 
 async def submit(task: Task) -> Found:
     """Put `count` requests into the log."""
-    app.calm_collector()
+    calm_collector()
     bus = await open_bus(Context(url=task.url), "submit", Author("/bench/submit"))
     registry = Registry(bus.bucket("registry"))
     await publish(bus.bucket("registry"), {role_key(PROJECT, task.role): msgspec.json.encode(role(task))})
     await registry.open()
-    requests = app.requests_of(bus, registry)
+    requests = requests_of(bus, registry)
     say_ready()
     meter = Meter()
     await bounded(task.count, task.concurrency, lambda: requests.submit(ask(task.role)))

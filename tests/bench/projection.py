@@ -32,7 +32,7 @@ from projections.archive import manifest, segment
 from projections.database import VERSION, Database, Made, Settings
 from projections.primary import Files
 from projections.projector import CAPACITY, PULL_BYTES, Options, Projector
-from services.app import calm_collector, share_interpreter
+from services.app.parts import calm_collector, share_interpreter
 from services.daemon import Bus
 from tests.bench.report import Row
 from tests.bench.rig import Rig

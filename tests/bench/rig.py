@@ -19,7 +19,7 @@ from bus.context import Context
 from bus.ids import new_id
 from bus.server import EmbeddedServer, Options
 from bus.store import INVOCATIONS
-from services import app
+from services.app.parts import requests_of
 from services.daemon import Bus, open_bus
 from services.fleet.registry import RegisteredRole, Registry, publish
 from services.requests.requests import Requests
@@ -125,7 +125,7 @@ class Rig:
         registry.roles[ours.PROJECT, name] = RegisteredRole(
             project=ours.PROJECT, name=name, role=role, revision=1, limits=role.limits
         )
-        return app.requests_of(self.bus, registry)
+        return requests_of(self.bus, registry)
 
     async def _apply(self, *consumers: topology.Consumer) -> None:
         declared = topology.Topology(streams=topology.streams(), consumers=consumers)

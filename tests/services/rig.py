@@ -21,7 +21,8 @@ from bus.context import Context
 from bus.ids import new_id
 from bus.server import EmbeddedServer
 from bus.store import CONTROL, DEAD_LETTERS
-from services.app import start_runner, start_warden
+from services.app.agent_runner import start_runner
+from services.app.warden import start_warden
 from services.daemon import Bus, Daemon, open_bus
 from services.fleet.registry import Registry, publish, role_key
 from services.fleet.spec import FunctionHandler, Role

@@ -19,7 +19,7 @@ from bus.server import EmbeddedServer, Options
 from projections.formats import Format
 from projections.standing import SUBJECT
 from services import credentials
-from services.app import start_projector
+from services.app.projector import start_projector
 from services.home import Home
 from services.micro import No
 from services.projector import subjects

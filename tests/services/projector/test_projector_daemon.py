@@ -10,7 +10,7 @@ import pytest
 from bus.events.freeze import Receipt, Stage
 from projections.standing import SUBJECT, State
 from services import health
-from services.app import start_projector
+from services.app.projector import start_projector
 from services.health import Panel
 from tests.chaos.story import LIMIT_S
 from tests.services.rig import Rig

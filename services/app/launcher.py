@@ -1,0 +1,135 @@
+"""The launcher: the server, the topology, the registry, and the daemons as its children."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from bus.context import Context
+from bus.events import daemon as ev
+from bus.ids import new_id
+from bus.server import EmbeddedServer
+from services import credentials
+from services.app.parts import answer_freezes, watch_ring
+from services.daemon import Daemon, control_id, daemon
+from services.declaration import apply_fleet
+from services.drill.schedule import Rounds
+from services.fleet.file import LoadedFleet, load
+from services.fleet.registry import Registry, Settings
+from services.fleet.spec import Fleet
+from services.home import Home
+from services.launcher.filewatch import FileWatch
+from services.launcher.main import Launcher, Options, daemons
+from services.monitor.ring import Ring
+from services.receipts import Receipts
+
+log = structlog.get_logger()
+
+
+class EventReporter:
+    """What the supervisor sees, as events; and the end of a dead daemon's heartbeat, so that its claims are swept at once."""
+
+    def __init__(self, running: Daemon, ring: Ring) -> None:
+        self._running = running
+        self._ring = ring
+
+    async def child_started(self, name: str, pid: int) -> None:
+        """A child runs. Daemons say so themselves; the server cannot."""
+        if name == EmbeddedServer.name:
+            await self._write(name, ev.Started(daemon=name, boot_id="", host=self._running.host, pid=pid))
+
+    async def child_exited(self, name: str, pid: int, status: int, restart_in_s: float | None) -> None:
+        """A child ended by itself or was killed."""
+        running = self._running
+        dead = [
+            beat
+            for beat in await running.bus.liveness.all()
+            if (beat.instance, beat.pid, beat.host) == (name, pid, running.host)
+        ]
+        for beat in dead:
+            await running.bus.liveness.end(beat.daemon, beat.boot_id)
+        exited = ev.Exited(
+            daemon=name,
+            host=running.host,
+            pid=pid,
+            boot_id=dead[-1].boot_id if dead else "",
+            status=status,
+            restart_in_s=restart_in_s,
+        )
+        await self._write(name, exited)
+
+    async def child_gave_up(self, name: str, exits: int, period_s: float, status: int, command: str) -> None:
+        """A child stays down: a person is needed."""
+        gave_up = ev.GaveUp(
+            daemon=name, host=self._running.host, exits=exits, period_s=period_s, command=command, status=status
+        )
+        await self._write(name, gave_up)
+        if name == "warden":
+            # The one who would say so is the one that is gone.
+            await self._ring.gone("warden", f"restarted too often ({exits} exits in {period_s:g} s)", command)
+
+    async def _write(self, name: str, event: ev.DaemonEvent) -> None:
+        bus = self._running.bus
+        await bus.store.append(bus.author.control(control_id(name, self._running.host), event))
+
+
+async def follow_settings(running: Daemon, loaded: LoadedFleet) -> Fleet:
+    """Let the launcher follow the registry, and watch the fleet file: the fleet with the settings that it starts with."""
+    registry = Registry(running.bus.bucket("registry"))
+    await registry.open()
+    running.teardown.push("registry", registry.close)
+    started, runs_with = _of_launcher(registry.settings), registry.seen
+
+    def revision() -> int:
+        # How it runs its daemons it reads once: what changes there is in effect after its next start.
+        nonlocal runs_with
+        if _of_launcher(registry.settings) == started:
+            runs_with = registry.seen
+        return runs_with
+
+    running.config_revision = revision
+    registry.listeners.append(running.hurry)
+    running.accompany("file_watch", FileWatch(running.bus, registry, loaded).run())
+    return msgspec.structs.replace(loaded.fleet, **started)
+
+
+def _of_launcher(settings: Settings) -> dict[str, Any]:
+    """The settings by which the launcher runs its daemons."""
+    return {name: getattr(settings, name) for name in ("daemons", "projector", "queries", "archive", "drills")}
+
+
+async def run_launcher(home: Home, file: Path) -> None:
+    """The launcher: server, topology, registry, daemons; until somebody asks for the end."""
+    loaded = load(file)
+
+    @asynccontextmanager
+    async def on_server_ready(where: Context) -> AsyncIterator[EventReporter]:
+        login = credentials.as_user(home, where, "launcher")
+        async with daemon("launcher", "launcher", home.path, login) as running:
+            changed = await apply_fleet(running.bus, loaded)
+            log.info("fleet_applied", file=str(file), changed=changed)
+            fleet = await follow_settings(running, loaded)
+            launcher.take(fleet.daemons, daemons(fleet, home, file))
+            await running.announce()
+            answer_freezes(running, Receipts(running))
+            ring = watch_ring(running)
+            running.accompany("drills", Rounds(running.bus, home, fleet.drills).run())
+            yield EventReporter(running, ring)
+
+    options = Options(
+        home=home,
+        fleet=loaded.fleet,
+        boot_id=new_id(),
+        now=datetime.now(UTC),
+        daemons=daemons(loaded.fleet, home, file),
+        on_server_ready=on_server_ready,
+        sync_always=loaded.fleet.server.sync_always,
+    )
+    launcher = Launcher(options)
+    await launcher.run()

@@ -1,0 +1,66 @@
+"""The warden: guards, schedules, the services that answer for the fleet, and the monitor."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from services import credentials
+from services.app.parts import (
+    answer_freezes,
+    calm_collector,
+    report_config,
+    requests_of,
+    together,
+    until_stopped,
+    watch_ring,
+)
+from services.daemon import Daemon, daemon
+from services.fleet.registry import Registry
+from services.home import Home
+from services.monitor.monitor import Monitor
+from services.ops.proposed import Proposed
+from services.receipts import Receipts
+from services.warden import journal
+from services.warden.warden import Warden
+
+log = structlog.get_logger()
+
+
+async def start_warden(running: Daemon) -> asyncio.Task[None]:
+    """The guards, schedules and services; the task ends only by failing."""
+    bus = running.bus
+    await journal.wait_until_applied(bus)
+    registry = Registry(bus.bucket("registry"))
+    await registry.open()
+    running.teardown.push("registry", registry.close)
+    home = Home(running.home)
+    warden = Warden(bus, registry, requests_of(bus, registry), home.run, home.archive)
+    running.evidence = warden.evidence
+    monitor = Monitor(
+        bus,
+        registry,
+        host=running.host,
+        store=home.nats,
+        facts=warden.facts,
+        work=lambda: warden.sweeper.work,
+        ready=warden.ready,
+        requests=requests_of(bus, registry),
+        carry=Proposed(bus, registry, home, running.instance).carry,
+    )
+    warden.beside.append(("monitor", "Sweeps, findings, and raising them: monitor.sweep", monitor.endpoints))
+    report_config(running, registry)
+    task = running.accompany("warden", together(warden.run(), monitor.run()))
+    await running.announce()
+    answer_freezes(running, Receipts(running))
+    watch_ring(running)
+    return task
+
+
+async def run_warden(home: Home, instance: str) -> None:
+    """The warden daemon."""
+    calm_collector()
+    async with daemon("warden", instance, home.path, credentials.load(home, "warden")) as running:
+        task = await start_warden(running)
+        await until_stopped(running, task)
