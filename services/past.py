@@ -28,12 +28,14 @@ from bus.server import EmbeddedServer
 from bus.spend import Calendar, Key, scope_text
 from bus.store import CONTROL, INVOCATIONS, Recorded, read
 from projections.past import Past
-from services import freezes, health
+from services import freezes
 from services.fleet.registry import Registry
 from services.freezes import Freeze
 from services.guards import pauses, proofs
 from services.guards.proofs import GuardLine
-from services.health import DaemonLine, ErrorLine, Panel, RoleLine, State, TripLine, Verdict
+from services.health.daemons import DaemonLine, State, missing, with_exit
+from services.health.panel import ErrorLine, Panel, RoleLine, TripLine, Verdict
+from services.health.verdict import judge
 from services.loop import breaker as loops
 from services.loop.tree import Trip as TreeTrip
 from services.quota import breaker, caps, lines, prices
@@ -80,7 +82,7 @@ def panel(then: Past) -> Panel:
         quota=_quota(then, registry, standing),
         unrecorded=UNRECORDED,
     )
-    verdict, reasons = health.judge(view)
+    verdict, reasons = judge(view)
     return msgspec.structs.replace(view, verdict=verdict, reasons=reasons)
 
 
@@ -151,9 +153,9 @@ def _daemons(then: Past) -> list[DaemonLine]:
                     boot_id=data.boot_id,
                     version=data.version,
                 )
-                found.append(health.with_exit(line, exits.get(seat), then.at))
+                found.append(with_exit(line, exits.get(seat), then.at))
             case data:
-                found.append(health.missing(seat, data))
+                found.append(missing(seat, data))
     return sorted(found, key=lambda line: (line.daemon != "launcher", line.name))
 
 

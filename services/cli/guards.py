@@ -11,7 +11,6 @@ from cyclopts import App, Parameter
 from bus.events.invocation import Usage
 from bus.spend import Calendar
 from bus.store import INVOCATIONS
-from services import health
 from services.cli import output
 from services.cli.common import DEFAULTS, Common
 from services.cli.exits import Exit, UsageError
@@ -19,6 +18,7 @@ from services.cli.session import Session, operator
 from services.fleet import durations
 from services.guards.backtest import Backtest, Trial, Wanted
 from services.guards.settings import parse
+from services.health.gather import gather
 from services.quota import caps, prices
 
 #: Pieces of honest work that are named behind each trip.
@@ -35,7 +35,7 @@ async def list_(*, common: Common = DEFAULTS) -> int:
         common: Which fleet, and how to print.
     """
     async with operator(common) as session:
-        panel = await health.gather(session.bus, await session.registry())
+        panel = await gather(session.bus, await session.registry())
     if common.json:
         output.json({"guards": panel.guards})
         return Exit.DONE

@@ -12,7 +12,8 @@ from bus.flags import Mode
 from services.cli.output import age
 from services.config.drift import ConfigLine
 from services.guards.proofs import GuardLine
-from services.health import DaemonLine, Panel, State, Verdict
+from services.health.daemons import DaemonLine, State
+from services.health.panel import Panel, Verdict
 from services.monitor.status import Status
 from services.projector.line import TablesLine
 from services.quota import lines as quota

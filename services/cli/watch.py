@@ -16,7 +16,9 @@ from services.cli import panel as drawing
 from services.cli.common import DEFAULTS, Common
 from services.cli.exits import UsageError
 from services.cli.session import Session, operator
-from services.health import Panel, State, Verdict, gather
+from services.health.daemons import State
+from services.health.gather import gather
+from services.health.panel import Panel, Verdict
 from services.home import resolve
 from services.replay import Tally
 

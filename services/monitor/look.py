@@ -23,11 +23,13 @@ from bus.events import message, quota, schedule
 from bus.invocation import Status
 from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS, Recorded, parse_time
 from bus.subjects import parse_role, role_consumer
-from services import declaration, health
+from services import declaration
 from services.daemon import Bus, control_id
 from services.fleet.registry import Registry
 from services.fleet.spec import SANDBOX, Monitor
-from services.health import Panel, State
+from services.health.daemons import State
+from services.health.gather import NEWEST, gather
+from services.health.panel import Panel
 from services.monitor import machine
 from services.monitor.seen import (
     ClaimSeen,
@@ -111,7 +113,7 @@ class Looker:
             def begin(part: Part, look: Callable[[], Awaitable[T]]) -> asyncio.Task[T | None]:
                 return group.create_task(self._part(part, look, unseen, skip))
 
-            panels = begin(Part.PANEL, lambda: health.gather(self._bus, self._registry, findings=False))
+            panels = begin(Part.PANEL, lambda: gather(self._bus, self._registry, findings=False))
             servers = begin(Part.SERVER, lambda: machine.look(self._bus, self._host, self._store))
             folds = begin(Part.WORK, self._facts)
             dead = begin(Part.LETTERS, lambda: self._letters(since))
@@ -124,7 +126,7 @@ class Looker:
         if facts is not None and facts.lag > _LAG:
             unseen.append(Unseen(Part.WORK, f"the warden has {facts.lag:,} events of the log still to read"))
         if panel is not None:
-            hidden = [what for what in panel.unseen if not what.startswith(health.NEWEST)]
+            hidden = [what for what in panel.unseen if not what.startswith(NEWEST)]
             unseen += [Unseen(Part.WORK, what) for what in hidden]
         seen = Seen(
             at=now,

@@ -11,8 +11,8 @@ from typing import Any
 from bus.events.finding import Evidence
 from bus.server import EmbeddedServer
 from bus.store import CONTROL, parse_time
-from services import health
 from services.daemon import Bus, control_id
+from services.health.daemons import RECENT_EXIT_S
 from services.monitor.seen import ServerSeen, StreamSeen
 
 #: Messages that a replica may be behind.
@@ -34,7 +34,7 @@ async def look(bus: Bus, host: str, store: Path) -> ServerSeen:
     most = account.get("limits", {}).get("max_storage", -1)
     seat = control_id(EmbeddedServer.name, host)
     exited = await bus.store.last(CONTROL, f"ctl.daemon.{seat}.exited")
-    lately = exited is not None and (after - exited.stored_at).total_seconds() <= health.RECENT_EXIT_S
+    lately = exited is not None and (after - exited.stored_at).total_seconds() <= RECENT_EXIT_S
     return ServerSeen(
         streams=listed,
         disk_left=_disk_left(store),

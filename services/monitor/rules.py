@@ -16,7 +16,7 @@ from bus.events import message, quota, schedule
 from bus.events.finding import Evidence, Kind, Severity
 from services.daemon import control_id
 from services.fleet.spec import Monitor
-from services.health import DaemonLine, State
+from services.health.daemons import DaemonLine, State
 from services.launcher.reporter import describe
 from services.monitor.finding import Finding
 from services.monitor.seen import ConsumerSeen, LettersSeen, Part, Said, Seen

@@ -10,7 +10,7 @@ import msgspec
 
 from bus.events.finding import Evidence
 from bus.events.topology import Change
-from services.health import Panel
+from services.health.panel import Panel
 
 
 class Part(StrEnum):

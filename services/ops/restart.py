@@ -19,7 +19,7 @@ from bus import errors
 from bus.liveness import Heartbeat
 from bus.server import EmbeddedServer
 from services.daemon import Bus
-from services.health import State, state_of
+from services.health.daemons import State, state_of
 from services.home import Home
 from services.launcher import control
 from services.launcher.main import SYSTEMS

@@ -16,11 +16,13 @@ from bus.events import guard
 from bus.events.invocation import Usage
 from bus.flags import REAL
 from projections.past import NoSuchPast, past
-from services import freezes, health
+from services import freezes
 from services.fleet.registry import QUOTA_KEY
 from services.fleet.spec import Cap, Price, Quota, Unit, Window
 from services.guards import pauses
-from services.health import Panel, State
+from services.health.daemons import State
+from services.health.gather import gather
+from services.health.panel import Panel
 from services.past import UNRECORDED, panel
 from services.runner.handler import Permanent, Result
 from tests.services.published import publish
@@ -84,7 +86,7 @@ async def test_the_past_panel_is_the_live_one(rig: Rig, tmp_path: Path) -> None:
         before: dict[str, Any] = {}
         async with asyncio.timeout(30):
             while True:
-                view = await health.gather(rig.bus, rig.registry)
+                view = await gather(rig.bus, rig.registry)
                 now = comparable(view)
                 if now == before and not view.unseen and not any(line.problem for line in view.quota or ()):
                     moments.append((view.at, view))

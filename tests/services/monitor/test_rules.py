@@ -16,7 +16,8 @@ from bus.events.topology import Change
 from services.fleet.spec import Monitor
 from services.freezes import Freeze
 from services.guards.proofs import GuardLine, Proof
-from services.health import DaemonLine, Panel, RoleLine, State, TripLine, Verdict
+from services.health.daemons import DaemonLine, State
+from services.health.panel import Panel, RoleLine, TripLine, Verdict
 from services.monitor import rules
 from services.monitor.seen import (
     ClaimSeen,

@@ -9,9 +9,9 @@ import pytest
 
 from bus.events.freeze import Receipt, Stage
 from projections.standing import SUBJECT, State
-from services import health
 from services.app.projector import start_projector
-from services.health import Panel
+from services.health.gather import gather
+from services.health.panel import Panel
 from tests.chaos.story import LIMIT_S
 from tests.services.rig import Rig
 
@@ -22,7 +22,7 @@ async def panel(rig: Rig) -> Panel:
     """The panel, with the projector's evidence on it: its second beat has it."""
     async with asyncio.timeout(LIMIT_S):
         while True:
-            seen = await health.gather(rig.bus, rig.registry)
+            seen = await gather(rig.bus, rig.registry)
             line = next((d for d in seen.daemons if d.name == "projector"), None)
             if line is not None and line.handled:
                 return seen
@@ -43,7 +43,7 @@ async def test_projector_that_beats_and_does_not_answer_is_no_nominal_one(rig: R
     """Of a projector that is alive and answers nobody, the panel says that it cannot see how far the tables are."""
     running = await rig._daemon("projector", "projector")
     await running.announce()
-    silent = await health.gather(rig.bus, rig.registry)
+    silent = await gather(rig.bus, rig.registry)
     assert silent.tables is None
     assert any("the projector does not answer" in reason for reason in silent.reasons)
 

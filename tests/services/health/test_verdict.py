@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
 
 from bus import flags
-from bus.liveness import Heartbeat
 from projections.standing import State as Tables
-from services import health
 from services.freezes import Freeze
-from services.health import DaemonLine, Panel, RoleLine, State, TripLine, Verdict
+from services.health.daemons import DaemonLine, State
+from services.health.panel import Panel, RoleLine, TripLine, Verdict
+from services.health.verdict import judge
 from services.projector.line import TablesLine
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,12 +31,6 @@ GOOD = Panel(
     kill_switch=Freeze(mode=flags.Mode.CLEAR),
     guards=(),
 )
-
-
-def beat(**more: Any) -> Heartbeat:
-    """A runner's heartbeat of an hour's life, stored just now."""
-    facts: dict[str, Any] = {"daemon": "agent_runner", "started_at": NOW - timedelta(hours=1), "at": NOW} | more
-    return Heartbeat(instance="i", boot_id="b", host="h", home="x", pid=1, **facts)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +80,7 @@ def beat(**more: Any) -> Heartbeat:
 )
 def test_verdict_follows_what_is_seen(change: dict[str, Any], verdict: Verdict, said: str) -> None:
     """Each fault has its verdict and its reason; work that nobody does is ultra, also when the warden is silent."""
-    found, reasons = health.judge(msgspec.structs.replace(GOOD, **change))
+    found, reasons = judge(msgspec.structs.replace(GOOD, **change))
     assert found is verdict
     assert any(said in reason for reason in reasons) or not said
     assert bool(reasons) is (verdict is not Verdict.NOMINAL)
@@ -96,23 +90,6 @@ def test_verdict_names_the_command_of_a_daemon_that_is_down() -> None:
     """A daemon that the launcher gave up on is ultra, with what a person has to run; the worst comes first."""
     down = DaemonLine(name="warden", state=State.DOWN, daemon="warden", note="run: systems start warden")
     panel = msgspec.structs.replace(GOOD, daemons=(*GOOD.daemons, down), dead_letters=1)
-    verdict, reasons = health.judge(panel)
+    verdict, reasons = judge(panel)
     assert verdict is Verdict.ULTRA
     assert reasons[0] == "warden is down: run: systems start warden"
-
-
-@pytest.mark.parametrize(
-    ("facts", "state"),
-    [
-        ({"last_empty_at": NOW}, State.ALIVE),
-        ({"last_message_at": NOW - timedelta(seconds=health.DEAF_S - 1)}, State.ALIVE),
-        ({"last_message_at": NOW - timedelta(seconds=health.DEAF_S + 1)}, State.DEAF),
-        ({"at": NOW - timedelta(seconds=health.LATE_S + 1), "last_empty_at": NOW}, State.LATE),
-        ({"started_at": NOW - timedelta(seconds=1)}, State.STARTING),
-        ({}, State.DEAF),
-        ({"daemon": "launcher"}, State.ALIVE),
-    ],
-)
-def test_state_needs_evidence_of_work(facts: dict[str, Any], state: State) -> None:
-    """Beating is not enough: a daemon that nothing reaches is deaf, and one without a beat is late."""
-    assert health.state_of(beat(**facts), NOW) is state
