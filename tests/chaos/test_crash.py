@@ -196,6 +196,7 @@ async def fail_once(input, ctx):
 """
 
 
+@pytest.mark.soak
 async def test_fleet_believes_in_nobodys_death_when_its_server_stood_still(fleet: Fleet, tmp_path: Path) -> None:
     """The server stands still for longer than a heartbeat lives: all have expired, nobody died, and no claim is swept."""
     fleet.write(PATIENT, PATIENT_HANDLERS)

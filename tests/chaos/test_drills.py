@@ -37,6 +37,7 @@ async def test_every_drill_passes_and_the_panel_says_so(fleet: Fleet) -> None:
         assert {project for project, _ in desk.registry.roles} == {"shop"}
 
 
+@pytest.mark.soak
 async def test_drills_come_by_the_clock(fleet: Fleet) -> None:
     """With `[drills] every` a fleet that was never drilled proves its guards soon after its start, the real switch untouched."""
     fleet.write(FLEET + '[drills]\nevery = "1h"\n')

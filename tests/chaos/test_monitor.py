@@ -105,6 +105,7 @@ async def test_daemons_that_die_stop_go_deaf_and_slow_are_told_apart(fleet: Flee
         await desk.control.until(lambda: len(events(desk, Kind.DAEMON_LATE, ev.Closed)) >= 2)
 
 
+@pytest.mark.soak
 async def test_warden_that_is_stopped_is_found_by_its_neighbours(fleet: Fleet) -> None:
     """A stopped warden sweeps no more: launcher and runner say so, and take it back when it goes on."""
     fleet.write(FLEET, HANDLERS)

@@ -100,13 +100,14 @@ class Victim:
         self._log.close()
 
 
-async def test_projector_that_is_killed_twenty_times_misses_and_doubles_nothing(fleet: Fleet) -> None:
-    """Killed 20 times during a load, at whatever it was doing, the projector ends with each stored message in its tables once."""
+@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.soak)])
+async def test_projector_that_is_killed_misses_and_doubles_nothing(fleet: Fleet, times: int) -> None:
+    """Killed during a load, at whatever it was doing, the projector ends with each stored message in its tables once."""
     fleet.write(FLEET.replace('publish = "100ms"', "enabled = false"), HANDLERS)
     await fleet.up()
     async with fleet.bus() as desk:
         ids: list[str] = []
-        for n in range(20):
+        for n in range(times):
             # As many for each of them, so that the work does not grow with the time that a start takes here.
             asking = asyncio.create_task(desk.ask_many("shop/coder", 60, at_once=4))
             victim = Victim(fleet)

@@ -40,6 +40,7 @@ async def claimed(desk: Desk) -> int:
     return len([None async for _ in desk.bus.store.read(INVOCATIONS, "inv.shop.coder.*.claimed")])
 
 
+@pytest.mark.soak
 async def test_trace_stops_at_its_cap_to_the_token_and_finishes_after_a_raise(fleet: Fleet) -> None:
     """With a cap of 60 % the completed tokens never pass it; one trip is told, no attempt is spent, and after a raise all is done."""
     rows = list(read_trace(TRACE))

@@ -139,6 +139,7 @@ async def test_zombie_that_wakes_first_does_not_end_the_other_delivery(fleet: Fl
         check_life(desk, id_)
 
 
+@pytest.mark.soak
 async def test_zombie_is_swept_soon_after_its_heartbeat_expires(fleet: Fleet, tmp_path: Path) -> None:
     """With nobody to say that it is dead, the claim of a silent holder is swept within 2 s of its heartbeat's expiry."""
     fleet.write(FLEET, HANDLERS)

@@ -191,7 +191,7 @@ async def test_two_who_write_about_one_finding_do_it_once(rig: Rig) -> None:
     assert sorted([await ledger.write(step) for ledger in ledgers]) == [False, True]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_a_day_of_sweeps_has_all_of_them_and_a_missed_one_is_found(rig: Rig) -> None:
     """Each of the server's twelve ticks becomes one sweep; while the warden is away the ring says that one is late, until it is not."""
     await settings(rig, every=1, grace=0.5)
