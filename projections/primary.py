@@ -65,6 +65,11 @@ class Primary:
         #: The tables are still to catch up for the first time.
         self.building = False
 
+    @property
+    def ready(self) -> bool:
+        """There are tables that have caught up once, and they are open."""
+        return self._open.is_set() and not self.building
+
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A session for queries: :meth:`projections.database.Database.cursor`.
 

@@ -35,6 +35,7 @@ from projections import faults, reject, snapshot, streams
 from projections.buffer import BATCH, Buffer
 from projections.database import VERSION, Database, Position, Settings
 from projections.decode import decode
+from projections.goal import Goal
 from projections.log import STREAMS
 from projections.primary import FORMER, Files, Primary
 from projections.snapshot import Pace
@@ -109,7 +110,9 @@ class Projector:
         #: What stands still -> (why, loop time since when).
         self._stalls: dict[str, tuple[str, float]] = {}
         #: What new tables must reach; empty when they have.
-        self._goal: dict[str, int] = {}
+        self._goal = Goal(connection)
+        #: Set, and replaced by another, whenever rows were applied or the tables are other ones.
+        self._moved = asyncio.Event()
         #: How far each stream is in the tables.
         self.positions: dict[str, Position] = {}
         #: Messages applied since the start.
@@ -160,6 +163,22 @@ class Projector:
         """Have the tables made anew from archive and streams; the present ones answer until the new ones have caught up."""
         self._renewal = why
         self._asked.set()
+
+    async def caught_up(self) -> None:
+        """Wait until the tables hold all that the streams hold now: new ones that are made, or are to be made, are waited for.
+
+        Raises:
+            ServerError, Unanswered: the server does not say how far the streams go.
+        """
+        goal = Goal(self._connection)
+        await goal.set()
+        while self._asked.is_set() or not self.primary.ready or goal.missed(self.positions):
+            moved = self._moved
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    await moved.wait()
+            except TimeoutError:
+                await goal.look_again()
 
     async def _renewed(self) -> None:
         await self._asked.wait()
@@ -220,7 +239,9 @@ class Projector:
         found = await self.primary.database.positions()
         self._eras = {s: await streams.identify(self._connection, s, found.get(s)) for s in STREAMS}
         self.positions = found
-        self._goal = {s: await streams.last(self._connection, s) for s in STREAMS} if building else {}
+        self._goal.clear()
+        if building:
+            await self._goal.set()
         self._buffer = Buffer()
         self._changed = asyncio.Event()
         self._changed.set()
@@ -272,7 +293,7 @@ class Projector:
                     await self._reach()
                     await self._buffer.wait(1, _LOOK_S if self._goal else None)
                     if not self._buffer.count:
-                        await self._look_again()
+                        await self._goal.look_again()
                         continue
                     await self._buffer.wait(BATCH, max(0.0, ended + self._options.linger_s - loop.time()))
                 rows, positions = await self._decoded(await self._buffer.take())
@@ -311,13 +332,11 @@ class Projector:
         self._last_at = self._author.now()
         await self._resume(_READING)
         self._changed.set()
+        self._move()
 
     async def _reach(self) -> None:
         """Switch to new tables that have caught up."""
-        if not self.primary.building or any(
-            self.positions[stream].seq < goal if stream in self.positions else goal > 0
-            for stream, goal in self._goal.items()
-        ):
+        if not self.primary.building or self._goal.missed(self.positions):
             return
         while True:
             try:
@@ -326,15 +345,15 @@ class Projector:
                 await asyncio.sleep(_AGAIN_S)
             else:
                 break
-        self._goal = {}
+        self._goal.clear()
         self._state = State.FOLLOWING
         self._changed.set()
+        self._move()
         await self._tell()
 
-    async def _look_again(self) -> None:
-        """What new tables must reach may be gone meanwhile: trimmed or deleted."""
-        for stream, goal in self._goal.items():
-            self._goal[stream] = min(goal, await streams.last(self._connection, stream))
+    def _move(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
 
     async def _tell(self) -> None:
         """Say once that the tables are new."""

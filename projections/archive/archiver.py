@@ -139,7 +139,7 @@ class Archiver:
         database = self._open()
         if database is None:
             raise errors.Conflict(
-                "expected tables that have caught up, got: they are being made; the archive waits for them"
+                "expected tables that have caught up, got: they are being made or opened; the archive waits for them"
             )
         return database
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 from cyclopts import App
@@ -10,6 +12,7 @@ from nats import errors as driver
 
 from bus.events import projection as ev
 from bus.store import CONTROL, Recorded
+from projections import standing
 from projections.archive import manifest, verify
 from projections.archive import store as stores
 from projections.archive.archiver import Status
@@ -28,6 +31,8 @@ app = App(name="archive", help="History in files: how far, and whether it is who
 _WORK_S, _ANSWER_S = 300.0, 10.0
 #: Seconds between two looks whether the tables are new.
 _LOOK_S = 0.2
+#: Seconds without an answer after which a person is told what is waited for.
+_TELL_S = 1.0
 #: Sequences that lie in the tables, as ranges.
 _HOT = """
 SELECT stream, min(seq) AS first, max(seq) AS last
@@ -49,12 +54,14 @@ async def status(*, common: Common = DEFAULTS) -> int:
 
 @app.command
 async def now(*, common: Common = DEFAULTS) -> int:
-    """Close files with everything that is in the tables, copy them, and trim what may be trimmed, without waiting.
+    """Close files with everything that is in the streams now, copy them, and trim what may be trimmed.
+
+    It waits for tables that have not caught up yet, for minutes if need be, and says so.
 
     Args:
         common: Which fleet, and how to print.
     """
-    async with operator(common) as session:
+    async with operator(common) as session, _telling(session):
         return _show(await _ask(session, archiving.NOW, _WORK_S), common)
 
 
@@ -94,7 +101,8 @@ async def verify_(*, repair: Flag = False, common: Common = DEFAULTS) -> int:
     """
     async with operator(common) as session:
         if repair:
-            await _ask(session, archiving.MEND, _WORK_S)
+            async with _telling(session):
+                await _ask(session, archiving.MEND, _WORK_S)
         bus = session.bus
         try:
             hot, problem = await _hot(session), ""
@@ -157,6 +165,34 @@ async def _hot(session: Session) -> dict[str, list[Range]]:
     for row in answer.table.to_pylist():
         found.setdefault(row["stream"], []).append((row["first"], row["last"]))
     return found
+
+
+@asynccontextmanager
+async def _telling(session: Session) -> AsyncIterator[None]:
+    """Tell once, on stderr, that tables are waited for, if the answer takes its time and they are the reason."""
+    watch = asyncio.create_task(_tell(session))
+    try:
+        yield
+    finally:
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+
+
+async def _tell(session: Session) -> None:
+    while True:
+        await asyncio.sleep(_TELL_S)
+        try:
+            answer = await session.bus.connection.nc.request(standing.SUBJECT, b"", timeout=_ANSWER_S)
+        except (driver.NoRespondersError, driver.TimeoutError):
+            continue  # the command itself says when nobody answers
+        if (answer.headers or {}).get("Nats-Service-Error"):
+            continue
+        status = msgspec.json.decode(answer.data, type=standing.Status)
+        if status.state is not standing.State.FOLLOWING or status.behind:
+            why = status.problem or f"{status.state}, {status.behind:,} events behind"
+            output.note(f"systems: waits for the tables: {why}")
+            return
 
 
 async def _ask(session: Session, subject: str, timeout_s: float) -> Status:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 
 import msgspec
 from nats.micro.request import Request
 
+from bus import errors
 from bus.spend import Calendar
 from projections import history as cold
 from projections.archive import mend
@@ -24,6 +26,8 @@ from services.home import Home
 from services.micro import Handler
 from services.quota import caps
 
+#: Seconds that tables get to catch up with what is to be archived at once: less than whoever asks waits for an answer.
+_CATCH_UP_S = 240.0
 #: Subjects of the micro service.
 STATUS, NOW, MEND, REBUILD = "archive.status", "archive.now", "archive.mend", "projections.rebuild"
 
@@ -65,7 +69,7 @@ def archiver(bus: Bus, home: Home, table: Archive, registry: Registry, projector
     """The one that trims INVOCATIONS."""
 
     def database() -> Database | None:
-        return None if projector.primary.building else projector.primary.database
+        return projector.primary.database if projector.primary.ready else None
 
     def windows(now: datetime) -> datetime | None:
         return caps.counts_since(caps.all_covers(registry, now), Calendar(registry.quota.time_zone), now)
@@ -89,11 +93,11 @@ def endpoints(archiver: Archiver, projector: Projector) -> dict[str, tuple[str, 
         return msgspec.json.encode(await archiver.status())
 
     async def now(request: Request) -> bytes:
-        await archiver.look(at_once=True)
+        await _look(archiver, projector, at_once=True)
         return await status(request)
 
     async def mended(request: Request) -> bytes:
-        await archiver.look(doubt=True)
+        await _look(archiver, projector, doubt=True)
         return await status(request)
 
     async def rebuild(request: Request) -> bytes:
@@ -102,3 +106,25 @@ def endpoints(archiver: Archiver, projector: Projector) -> dict[str, tuple[str, 
 
     answers: dict[str, Handler] = {STATUS: status, NOW: now, MEND: mended, REBUILD: rebuild}
     return {subject.replace(".", "_"): (subject, answer) for subject, answer in answers.items()}
+
+
+async def _look(archiver: Archiver, projector: Projector, *, at_once: bool = False, doubt: bool = False) -> None:
+    """Have the archiver look at tables that hold all that was in the streams when somebody asked.
+
+    Raises:
+        Conflict: they did not catch up in time.
+    """
+    try:
+        async with asyncio.timeout(_CATCH_UP_S):
+            while True:
+                await projector.caught_up()
+                looked_at = projector.primary.database
+                await archiver.look(at_once=at_once, doubt=doubt)
+                if projector.primary.database is looked_at:
+                    return
+    except TimeoutError as exc:
+        status = await projector.status()
+        raise errors.Conflict(
+            f"expected tables that have caught up within {_CATCH_UP_S:.0f} s, got: {status.behind:,} events behind, "
+            f"{status.problem or status.state}; ask again, `systems status` shows how far they are"
+        ) from exc

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 
 import duckdb
+import msgspec
 import pytest
 
 from bus.events.freeze import Receipt, Stage
+from bus.store import INVOCATIONS
+from projections.archive.archiver import Status
 from projections.standing import SUBJECT, State
+from projections.streams import last
 from services.app.projector import start_projector
 from services.health.gather import gather
 from services.health.panel import Panel
+from services.projector import archiving
 from tests.chaos.story import LIMIT_S
 from tests.services.rig import Rig
 
@@ -88,3 +93,21 @@ async def test_copy_at_the_end_holds_all_that_was_applied(rig: Rig) -> None:
     await rig.control.until(
         lambda: any(r.subject == f"ctl.daemon.projector_{running.host}.stopped" for r in rig.control.records)
     )
+
+
+async def test_archive_that_is_asked_at_once_waits_for_tables_that_are_made(rig: Rig) -> None:
+    """What is asked of the archive while tables are made anew is answered when they have caught up, with all that was in the stream."""
+    running = await rig._daemon("projector", "projector")
+    await start_projector(running, memory_mb=128, publish_s=3600.0)
+    await rig.role("shop/coder", lambda value: value)
+    for number in range(3):
+        await rig.ask("shop/coder", number)
+    head = await last(rig.bus.connection, INVOCATIONS)
+    # The first of the two is answered while the projector opens its tables for the first time.
+    for before in (None, archiving.REBUILD):
+        if before is not None:
+            await rig.connection.nc.request(before, b"to see", timeout=LIMIT_S)
+        answer = await rig.connection.nc.request(archiving.NOW, b"", timeout=LIMIT_S)
+        assert answer.headers is None, answer.headers
+        found = msgspec.json.decode(answer.data, type=Status)
+        assert (found.problem, found.archived[INVOCATIONS]) == ("", head)
