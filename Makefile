@@ -14,6 +14,8 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@# Compiled once: a process that may not write bytecode would compile all of it at each start.
+	$(BIN)/python -m compileall -q bus projections services infra
 	@touch $@
 
 # Bring the example fleet up and work through the recorded trace, in front of your eyes.

@@ -13,3 +13,7 @@ Layout, from the inside out:
 
 Nothing here knows DuckDB, Slack, or what a role means.
 """
+
+from bus import later
+
+later.install()

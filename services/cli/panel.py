@@ -17,7 +17,7 @@ from services.health.panel import Panel, Verdict
 from services.monitor.status import Status
 from services.projector.line import TablesLine
 from services.quota import lines as quota
-from services.replay import Tally
+from services.tally import Tally
 
 _VERDICT = {Verdict.NOMINAL: "bold green", Verdict.CONCERN: "bold yellow", Verdict.ULTRA: "bold white on red"}
 _STATE = {

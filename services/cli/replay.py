@@ -21,8 +21,9 @@ from services.cli.watch import show_until
 from services.fleet.file import load
 from services.home import resolve
 from services.launcher.main import SYSTEMS
-from services.replay import Replay, Tally
+from services.replay import Replay
 from services.replay_file import TraceRow, read_trace
+from services.tally import Tally
 
 #: The trace that ships with the example fleet, and the role that it asks there.
 TRACE = EXAMPLE.parent / "azure-llm-2023-code.csv"

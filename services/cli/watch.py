@@ -20,7 +20,7 @@ from services.health.daemons import State
 from services.health.gather import gather
 from services.health.panel import Panel, Verdict
 from services.home import resolve
-from services.replay import Tally
+from services.tally import Tally
 
 _EXIT = {Verdict.NOMINAL: 0, Verdict.CONCERN: 1, Verdict.ULTRA: 2}
 

@@ -81,7 +81,7 @@ class Rounds:
         log.info("drills_begun")
         environ = child_environment(os.environ, self._home) | {"SYSTEMS_ACTOR": "schedule"}
         with (self._home.logs / f"{_NAME}.log").open("ab") as said:
-            command = (sys.executable, "-m", "services.cli.main", "drill", "all", "--home", str(self._home.path))
+            command = (sys.executable, "-m", "services.cli", "drill", "all", "--home", str(self._home.path))
             async with await leashed.start(command, env=environ, stdout=said, stderr=said, grace=10.0) as tree:
                 status = await tree.exited()
         (log.info if status == 0 else log.warning)("drills_ended", status=status, log=f"{_NAME}.log")

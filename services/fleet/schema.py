@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from bus import errors
+from services.fleet.plain_schema import TYPES, is_plain
 from services.fleet.spec import Role
 
 #: Compiled validators that are kept, far more than a fleet has roles with schemas.
@@ -38,7 +39,6 @@ _WORDS = {
     "pattern": "match {}",
     "format": "be a {}",
 }
-_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 #: One value of each type: a schema that refers to itself without an end is found by trying them.
 _PROBES: tuple[Any, ...] = (None, {}, [], "", 0)
 
@@ -147,13 +147,15 @@ def check_schema(schema: dict[str, Any]) -> None:
     Raises:
         BadSchema: it is no JSON Schema, refers to something outside itself, or never ends.
     """
+    if is_plain(schema):
+        return
     library = _jsonschema()
     try:
         library.Draft202012Validator.check_schema(schema)
     except library.exceptions.SchemaError as exc:
         if exc.json_path.endswith(".type") and isinstance(exc.instance, str):
             raise BadSchema(
-                exc.json_path, f"unknown type {exc.instance!r}{errors.did_you_mean(exc.instance, _TYPES)}"
+                exc.json_path, f"unknown type {exc.instance!r}{errors.did_you_mean(exc.instance, TYPES)}"
             ) from exc
         raise BadSchema(exc.json_path, f"expected it to {_expected(exc)}, got: {_show(exc.instance)}") from exc
     for path, reference in _references(schema, "$"):

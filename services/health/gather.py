@@ -23,7 +23,7 @@ from services.monitor.status import Status, last_sweep
 from services.projector import line as tables
 from services.quota.lines import QuotaLine
 from services.warden import stranded
-from services.warden.warden import Facts
+from services.warden.facts import Facts
 
 #: How the unseen part begins that is only on its way.
 NEWEST = "the newest"

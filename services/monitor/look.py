@@ -43,7 +43,7 @@ from services.monitor.seen import (
 )
 from services.monitor.tables import Tables
 from services.warden import stranded
-from services.warden.warden import Facts
+from services.warden.facts import Facts
 from services.warden.work import OpenWork
 
 log = structlog.get_logger()

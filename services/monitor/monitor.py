@@ -41,7 +41,7 @@ from services.monitor.triage import Carry, Triage
 from services.requests.requests import Requests
 from services.requests.service import ACTOR
 from services.warden.durable import handle
-from services.warden.warden import Facts
+from services.warden.facts import Facts
 from services.warden.work import OpenWork
 
 log = structlog.get_logger()

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import structlog
 from nats.micro.request import Request
 
@@ -26,6 +25,7 @@ from services.requests.requests import Requests
 from services.requests.service import Services
 from services.warden import journal
 from services.warden.durable import handle
+from services.warden.facts import Facts, RoleFact, RunningFact
 from services.warden.freezer import Freezer, Roles
 from services.warden.graves import Graves
 from services.warden.journal import Journal
@@ -34,7 +34,7 @@ from services.warden.sweeper import Sweeper
 from services.warden.ticks import Ticks
 from services.warden.treasurer import Treasurer
 from services.warden.valve import Valve
-from services.warden.work import TRIPS, LastError, TripFact, trip_of
+from services.warden.work import TRIPS, TripFact, trip_of
 
 log = structlog.get_logger()
 
@@ -45,41 +45,6 @@ _DEAD_LETTERS, _TICKS, _ADVISORIES = topology.SERVICE_CONSUMERS[:3]
 
 #: Endpoints of a micro service: name -> subject and answer.
 Endpoints = dict[str, tuple[str, Callable[[Request], Awaitable[bytes]]]]
-
-
-class RunningFact(msgspec.Struct, frozen=True, kw_only=True):
-    """A claim in flight."""
-
-    invocation: str
-    role: str
-    runner: str
-    since: datetime
-    age_s: float
-
-
-class RoleFact(msgspec.Struct, frozen=True, kw_only=True):
-    """How a role stands: unfinished work by status, and events seen by name."""
-
-    role: str
-    unfinished: dict[str, int]
-    events: dict[str, int]
-
-
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What only the one who has folded the log can tell quickly."""
-
-    #: Sequence of the last event folded, and how many wait behind it.
-    position: int
-    lag: int
-    roles: tuple[RoleFact, ...]
-    #: The oldest claims first; at most 20.
-    running: tuple[RunningFact, ...]
-    #: The newest first; at most 20.
-    last_errors: tuple[LastError, ...]
-    #: Sweeps, put-backs and burials since the warden started.
-    swept: int
-    #: Event name -> the last time that a guard acted on an invocation.
-    trips: dict[str, TripFact] = {}
 
 
 class Warden:

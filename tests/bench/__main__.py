@@ -26,6 +26,7 @@ from tests.bench import (
     projection,
     reload,
     reservation,
+    status,
     subjects,
 )
 from tests.bench.report import Report, Row, markdown, show
@@ -42,6 +43,7 @@ MEASUREMENTS = {
     "freeze": freeze.measure,
     "monitor": monitor.measure,
     "reload": reload.measure,
+    "status": status.measure,
     "projection": projection.measure,
 }
 

@@ -30,7 +30,7 @@ from services.daemon import Daemon, open_bus
 from services.fleet.registry import Registry, publish, role_key
 from services.fleet.spec import FunctionHandler, Role
 from services.warden import journal
-from services.warden.warden import Facts
+from services.warden.facts import Facts
 from tests.bench.report import Row
 from tests.bench.rig import Rig
 from tests.bench.scale import Scale

@@ -39,6 +39,19 @@ def test_help_imports_no_command() -> None:
     assert run.stdout.splitlines()[-1] == "[]"
 
 
+def test_panel_imports_no_more_than_it_shows() -> None:
+    """`systems status` imports neither tables, nor guards, nor what checks schemas and speaks HTTP: it answers at once."""
+    script = (
+        "import sys\n"
+        "import services.cli.watch\n"
+        "heavy = ('aiohttp.client', 'duckdb', 'pyarrow', 'jsonschema', 'httpx', 'matplotlib', 'slack_sdk', 'apprise')\n"
+        "ours = ('services.warden.warden', 'services.launcher.supervisor', 'services.replay')\n"
+        "print([m for m in heavy + ours if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
 def test_commands_can_all_be_imported_and_take_the_common_options() -> None:
     """Every command of the table exists, has a help text, and takes --home, --server, --context, --output and --debug."""
     app = build()
@@ -117,7 +130,7 @@ async def test_debug_shows_the_traceback(cli: Any) -> None:
 
 async def test_closed_pipe_is_quiet(cli: Any) -> None:
     """A reader that goes away early ends a command without a word."""
-    script = f"{sys.executable} -m services.cli.main completion bash | head -n 1"
+    script = f"{sys.executable} -m services.cli completion bash | head -n 1"
     process = await asyncio.create_subprocess_shell(
         script, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=cli.environment
     )
