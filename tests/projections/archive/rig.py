@@ -163,9 +163,12 @@ def archiver(
 
 @asynccontextmanager
 async def open_rig(url: str, home: Path) -> AsyncIterator[Rig]:
-    """Everything, from the streams to the primary; the archiver's clock is an hour ahead, so that all is old enough."""
+    """Everything, from the streams to the primary; the archiver's clock is ahead, so that all is old enough.
+
+    By less than what a day is given to end in, so that it is the same day at any time of the day.
+    """
     clock = Clock()
-    clock.moment += timedelta(hours=1)
+    clock.moment += timedelta(minutes=5)
     bus = await open_bus(Context(url=url), "test", Author("/test/rig", actor="tester", clock=clock))
     try:
         shape = Topology(streams=streams())

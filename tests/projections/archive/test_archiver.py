@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -49,7 +49,7 @@ async def test_day_that_is_over_is_closed_by_itself(rig: Rig) -> None:
     """A day's few rows become a file once the clock has passed midnight, and not an hour before it."""
     await rig.work(1)
     await rig.feed(INVOCATIONS)
-    midnight = rig.clock.moment.replace(hour=0, minute=0, second=0) + timedelta(days=2)
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0) + timedelta(days=2)
     archiver = rig.archiver(rows=1_000, hot_s=1e9)
     rig.clock.moment = midnight - timedelta(days=1, hours=1)
     await archiver.look()
