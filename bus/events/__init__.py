@@ -20,6 +20,7 @@ from bus.events import (
     finding,
     freeze,
     guard,
+    incident,
     invocation,
     loop,
     message,
@@ -49,6 +50,7 @@ NOUNS: dict[str, dict[str, type[msgspec.Struct]]] = {
     "archive": archive.EVENTS,
     "sweep": sweep.EVENTS,
     "finding": finding.EVENTS,
+    "incident": incident.EVENTS,
     "ops": ops.EVENTS,
     "decision": decision.EVENTS,
 }
