@@ -1,0 +1,1 @@
+"""Incidents: an ultra always reaches a person, and everybody affected knows until a person closes it."""
