@@ -74,7 +74,7 @@ def _answer(page: str, ok: bool) -> ask.Answer:
 
 _PAGES = st.sampled_from(["p1", "p2", "p3", "p4"])
 _SMALL = st.integers(1, 3)
-COMMANDS = st.one_of(
+COMMANDS: st.SearchStrategy[ask.Command] = st.one_of(
     st.builds(ask.Acknowledge, by=ANYBODY, until=st.none() | _moments(), take=st.booleans()),
     st.builds(ask.Expire),
     st.builds(_join, FINDINGS, SEVERITIES),
@@ -205,7 +205,8 @@ def test_incident_second_close_is_told_who_was_first() -> None:
 def test_incident_is_reopened_when_its_mitigation_does_not_hold() -> None:
     """An ultra that joins a mitigated incident pages people again."""
     state = declared()
-    for seq, command in enumerate([ask.Mitigate("ann"), _join("f2", Severity.ULTRA)], 2):
+    commands: list[ask.Command] = [ask.Mitigate("ann"), _join("f2", Severity.ULTRA)]
+    for seq, command in enumerate(commands, 2):
         for event in decide(state, command, T0):
             after = evolve(state, 1, event, seq, T0)
             assert after is not None
