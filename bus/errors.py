@@ -150,6 +150,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f", did you mean {close[0]!r}?"
-    if names and len(names) <= 12:
+    if names and len(names) <= 20:
         return f", expected one of: {', '.join(names)}"
     return ""

@@ -15,7 +15,8 @@ import msgspec
 
 from bus import errors, subjects
 from bus.spend import BadWindow, Calendar
-from services.fleet import cron, schema
+from services.fleet import cron, reach, schema
+from services.fleet.duty import Escalation, Hours, Rotation, Step
 from services.fleet.place import Path
 from services.fleet.spec import (
     Backoff,
@@ -212,7 +213,8 @@ def _caps(values: Values, wrong: Wrong) -> None:
 
 
 def fleet(values: Values, _: Known, wrong: Wrong) -> None:
-    """Roles under a cap of which nobody can say what they may use."""
+    """Roles under a cap of which nobody can say what they may use; policies that reach nobody."""
+    reach.fleet(values, wrong)
     system = values.get("quota", Quota())
     for project_name, its in values.get("projects", {}).items():
         for name, one in its.roles.items():
@@ -235,6 +237,10 @@ CHECKS: dict[type[msgspec.Struct], Callable[[Values, Known, Wrong], None]] = {
     LlmHandler: llm,
     Monitor: monitor,
     Server: server,
+    Rotation: reach.rotation,
+    Hours: reach.hours,
+    Step: reach.step,
+    Escalation: reach.escalation,
 }
 
 

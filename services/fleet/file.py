@@ -22,6 +22,7 @@ import msgspec
 
 from bus import errors
 from services.fleet import checks, durations, place
+from services.fleet.duty import Incidents, Rotation, Step
 from services.fleet.spec import (
     Archive,
     Backoff,
@@ -68,6 +69,16 @@ _DURATIONS = {
     (Monitor, "certificate"),
     (Monitor, "drill_age"),
     (Monitor, "raise_stands"),
+    (Rotation, "every"),
+    (Step, "after"),
+    (Step, "repeat"),
+    (Incidents, "acknowledged_for"),
+    (Incidents, "update_every"),
+    (Incidents, "reopen_within"),
+    (Incidents, "call_timeout"),
+    (Incidents, "answer_within"),
+    (Incidents, "retry"),
+    (Incidents, "retry_longest"),
 }
 _HANDLERS: dict[str, type[msgspec.Struct]] = {
     str(kind.__struct_config__.tag): kind for kind in typing.get_args(Handler)
@@ -79,6 +90,15 @@ _NAMED = {
     "prompts": "a prompt name",
     "schedules": "a schedule name",
     "prices": "a model name",
+    "people": "a person's name",
+    "rotations": "a rotation's name",
+    "hours": "a name of hours",
+    "escalation": "a policy's name",
+}
+#: Arrays of tables, with an example of each.
+_ARRAYS: dict[type[msgspec.Struct], str] = {
+    Cap: "caps, as [{ cap = 2_000_000, window = 'day' }]",
+    Step: "steps, as [{ whom = ['ann'], after = '5m' }]",
 }
 _REMEDIES = {
     (Role, "ack_wait"): "that long a dead holder keeps its work, and within it a living one renews its claim; "
@@ -294,8 +314,9 @@ class _Reader:
             return self._table(kind, raw, path)
         if typing.get_origin(kind) is dict and field.name in _NAMED:
             return self._named(typing.get_args(kind)[1], _NAMED[field.name], raw, path)
-        if kind == tuple[Cap, ...]:
-            return self._caps(raw, path)
+        items = _items(kind)
+        if items is not None:
+            return self._array(items, raw, path)
         if (table, field.name) in _DURATIONS:
             try:
                 raw = durations.seconds(raw)
@@ -332,14 +353,12 @@ class _Reader:
                 found[name] = read
         return found
 
-    def _caps(self, raw: Any, path: place.Path) -> Any:
-        """An array of caps, each looked at by itself."""
+    def _array(self, kind: type[msgspec.Struct], raw: Any, path: place.Path) -> Any:
+        """An array of tables, each looked at by itself."""
         if not isinstance(raw, list):
-            return self._wrong(
-                path, f"expected an array of caps, as [{{ cap = 2_000_000, window = 'day' }}], got: {_show(raw)}"
-            )
-        found = tuple(self._table(Cap, value, (*path, number)) for number, value in enumerate(raw))
-        return _BAD if any(cap is _BAD for cap in found) else found
+            return self._wrong(path, f"expected an array of {_ARRAYS[kind]}, got: {_show(raw)}")
+        found = tuple(self._table(kind, value, (*path, number)) for number, value in enumerate(raw))
+        return _BAD if any(one is _BAD for one in found) else found
 
     def _prompt(self, prompt: Prompt, path: place.Path) -> Any:
         """The prompt with its text, wherever that stands."""
@@ -415,6 +434,14 @@ class _Reader:
                 self._wrong(path, f"expected a JSON value, got a date or time: {value}; put it in quotes")
             case float() if not math.isfinite(value):
                 self._wrong(path, f"expected a finite number, got: {value}")
+
+
+def _items(kind: Any) -> type[msgspec.Struct] | None:
+    """The table that an array consists of; None for what is no array of tables."""
+    inner = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+    arguments = typing.get_args(inner)
+    item = arguments[0] if typing.get_origin(inner) is tuple and len(arguments) == 2 else None
+    return item if item in _ARRAYS else None
 
 
 def _tables(raw: Any) -> dict[str, Any]:

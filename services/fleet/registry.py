@@ -20,6 +20,7 @@ from bus.bucket import Bucket, Entry, Write
 from bus.events.moment import Moment
 from bus.invocation import Limits
 from services.fleet import value
+from services.fleet.duty import Escalation, Hours, Incidents, Person, Rotation
 from services.fleet.spec import (
     Archive,
     Daemons,
@@ -104,6 +105,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     projector: Projector = Projector()
     queries: NamedQueries = NamedQueries()
     archive: Archive = Archive()
+    incidents: Incidents = Incidents()
+    people: dict[str, Person] = {}
+    rotations: dict[str, Rotation] = {}
+    hours: dict[str, Hours] = {}
+    escalation: dict[str, Escalation] = {}
     file: AppliedFile | None = None
 
 
@@ -128,7 +134,13 @@ PROJECTOR_KEY = "settings.projector"
 QUERIES_KEY = "settings.queries"
 ARCHIVE_KEY = "settings.archive"
 FILE_KEY = "settings.file"
-_WHOLE: dict[str, type[msgspec.Struct]] = {
+INCIDENTS_KEY = "settings.incidents"
+#: Tables of named tables, each as one value: what they hold names one another.
+PEOPLE_KEY = "settings.people"
+ROTATIONS_KEY = "settings.rotations"
+HOURS_KEY = "settings.hours"
+ESCALATION_KEY = "settings.escalation"
+_WHOLE: dict[str, Any] = {
     QUOTA_KEY: Quota,
     LOOP_KEY: LoopLimits,
     MONITOR_KEY: Monitor,
@@ -140,6 +152,11 @@ _WHOLE: dict[str, type[msgspec.Struct]] = {
     QUERIES_KEY: NamedQueries,
     ARCHIVE_KEY: Archive,
     FILE_KEY: AppliedFile,
+    INCIDENTS_KEY: Incidents,
+    PEOPLE_KEY: dict[str, Person],
+    ROTATIONS_KEY: dict[str, Rotation],
+    HOURS_KEY: dict[str, Hours],
+    ESCALATION_KEY: dict[str, Escalation],
 }
 #: What a key begins with, in the order in which values are taken: a role names a prompt.
 _KINDS = ("prompts", "settings", "guards", "projects", "caps", "roles")
@@ -180,6 +197,11 @@ def entries(fleet: Fleet, prompts: dict[str, str]) -> dict[str, bytes]:
     found[ARCHIVE_KEY] = msgspec.json.encode(fleet.archive)
     found[LOOP_KEY] = msgspec.json.encode(fleet.loop)
     found[MONITOR_KEY] = msgspec.json.encode(fleet.monitor)
+    found[INCIDENTS_KEY] = msgspec.json.encode(fleet.incidents)
+    found[PEOPLE_KEY] = msgspec.json.encode(fleet.people)
+    found[ROTATIONS_KEY] = msgspec.json.encode(fleet.rotations)
+    found[HOURS_KEY] = msgspec.json.encode(fleet.hours)
+    found[ESCALATION_KEY] = msgspec.json.encode(fleet.escalation)
     for name, project in fleet.projects.items():
         found[project_key(name)] = msgspec.json.encode(msgspec.structs.replace(project, roles={}))
     for (project_name, name), role in fleet.roles().items():

@@ -12,11 +12,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from bus import invocation, subjects
-
-Name = Annotated[str, Meta(pattern=f"^{subjects.NAME_RULE}$")]
-Positive = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
+from bus import invocation
+from services.fleet.duty import Escalation, Hours, Incidents, Person, Rotation
+from services.fleet.table import Count, Name, Positive
 
 #: The longest that a claim may lie with a silent holder: 15 minutes.
 MAX_ACK_WAIT_S = 900.0
@@ -217,6 +215,8 @@ class Project(_Table, frozen=True):
     description: str = ""
     owners: tuple[str, ...] = ()
     slack_channel: str = ""
+    #: Policy by which people are called for it; empty for that of ``[incidents]``.
+    escalation: str = ""
     #: What all its roles may spend together.
     caps: tuple[Cap, ...] = ()
     roles: dict[Name, Role] = {}
@@ -410,6 +410,11 @@ class Fleet(_Table, frozen=True):
     archive: Archive = Archive()
     monitor: Monitor = Monitor()
     reload: Reload = Reload()
+    incidents: Incidents = Incidents()
+    people: dict[Name, Person] = {}
+    rotations: dict[Name, Rotation] = {}
+    hours: dict[Name, Hours] = {}
+    escalation: dict[Name, Escalation] = {}
 
     def roles(self) -> dict[tuple[str, str], Role]:
         """(project, role) -> Role, in the file's order."""

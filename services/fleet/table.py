@@ -1,0 +1,13 @@
+"""Types of the values of a fleet file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from bus import subjects
+
+Name = Annotated[str, Meta(pattern=f"^{subjects.NAME_RULE}$")]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
