@@ -124,6 +124,10 @@ class Answer(msgspec.Struct, frozen=True):
     paged: ev.Paged
 
 
+class Judge(msgspec.Struct, frozen=True):
+    """Say that every way fails, or that one works again, if that is so and was not said."""
+
+
 class Draft(msgspec.Struct, frozen=True):
     """Hand in the draft of the post-mortem."""
 
@@ -132,5 +136,5 @@ class Draft(msgspec.Struct, frozen=True):
 
 Command = (
     Acknowledge | Expire | Join | Recover | Update | Tick | Note | Assign | ChangeSeverity | Affect | Mitigate | Close
-    | Reopen | Page | Answer | Draft
+    | Reopen | Page | Answer | Judge | Draft
 )  # fmt: skip

@@ -10,7 +10,7 @@ from bus import errors
 from bus.events import incident as ev
 from bus.events.finding import Severity
 from services.incident import commands as ask
-from services.incident.state import Incident, Line, Status, place
+from services.incident.state import Incident, Status, place
 
 #: Who is no person: none of them closes an incident.
 MACHINES = frozenset({"monitor", "graph", "clock", "warden", "slack_mirror", ""})
@@ -183,23 +183,26 @@ def _page(state: Incident, command: ask.Page, _now: datetime) -> list[ev.Inciden
 def _answer(state: Incident, command: ask.Answer, _now: datetime) -> list[ev.IncidentEvent]:
     paged = command.paged
     line = next((line for line in state.lines if line.page == paged.page), None)
-    if line is None:
-        return [paged]  # of an earlier round: it stays on the record
-    if line.ok or (line.failing and not paged.ok):
+    if line is not None and line.answered_at is not None and (line.ok or not paged.ok):
         raise IncidentRefused(f"the call {paged.page} of {named(state)} is answered already")
-    events: list[ev.IncidentEvent] = [paged]
-    if paged.ok and state.paging_failed_at is not None:
-        events.append(ev.PagingRecovered(way=paged.way, person=paged.person))
-    if not paged.ok and state.pages and state.paging_failed_at is None:
-        others = [other for other in state.lines if other is not line]
-        if all(other.failing for other in others):
-            failed = [*(_said(other) for other in others), f"{paged.person} by {paged.way}: {paged.error}"]
-            events.append(ev.PagingFailed(ways=tuple(dict.fromkeys(failed))))
-    return events
+    return [paged]  # also one of an earlier round: it stays on the record
 
 
-def _said(line: Line) -> str:
-    return f"{line.person} by {line.way}: {line.error}"
+def _judge(state: Incident, _: ask.Judge, _now: datetime) -> list[ev.IncidentEvent]:
+    found = verdict_of(state)
+    if found is None:
+        raise IncidentRefused(f"nothing is new about the calls for {named(state)}")
+    return [found]
+
+
+def verdict_of(state: Incident) -> ev.PagingFailed | ev.PagingRecovered | None:
+    """Whether every way fails now, or one works again; None when that is no news."""
+    if state.paging_failed_at is not None:
+        works = next((line for line in state.lines if line.ok and not line.failing), None)
+        return ev.PagingRecovered(way=works.way, person=works.person) if works is not None else None
+    if state.pages and state.lines and all(line.failing for line in state.lines):
+        return ev.PagingFailed(ways=tuple(f"{line.person} by {line.way}: {line.error}" for line in state.lines))
+    return None
 
 
 def _draft(state: Incident, command: ask.Draft, _now: datetime) -> list[ev.IncidentEvent]:
@@ -224,6 +227,7 @@ _RULES: dict[type, Callable[[Incident, Any, datetime], list[ev.IncidentEvent]]] 
     ask.Reopen: _reopen,
     ask.Page: _page,
     ask.Answer: _answer,
+    ask.Judge: _judge,
     ask.Draft: _draft,
 }
 

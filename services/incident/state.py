@@ -54,7 +54,10 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""
     #: When the last order was answered; None while nobody has answered it.
     answered_at: Moment | None = None
+    #: The last answer was that it went out.
     ok: bool = False
+    #: Answers in a row that it did not, and why.
+    failures: int = 0
     error: str = ""
 
     @property
@@ -64,8 +67,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def failing(self) -> bool:
-        """Its last order has failed."""
-        return self.answered_at is not None and not self.ok
+        """It does not work, as far as is known."""
+        return self.failures > 0
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -318,6 +321,9 @@ def _paging(state: Incident, event: ev.IncidentEvent, at: datetime) -> dict[str,
                 target=event.target,
             )
             others = tuple(other for other in state.lines if place(other) != place(line))
+            for before in state.lines:
+                if before not in others:
+                    line = _change(line, ok=before.ok, failures=before.failures, error=before.error)
             return {"lines": (*others, line)}
         case ev.Paged():
             lines = tuple(_answered(line, event, at) if line.page == event.page else line for line in state.lines)
@@ -336,6 +342,8 @@ def place(line: Line | ev.PageDue) -> tuple[int, str, str]:
 
 
 def _answered(line: Line, event: ev.Paged, at: datetime) -> Line:
-    if line.ok and not event.ok:
-        return line  # a carrier that was late has done it all the same
-    return _change(line, answered_at=at, ok=event.ok, error=event.error)
+    if event.ok:
+        return _change(line, answered_at=at, ok=True, failures=0, error="")
+    if line.answered_at is not None:
+        return line  # said already, or done all the same by a carrier that was late
+    return _change(line, answered_at=at, ok=False, failures=line.failures + 1, error=event.error)

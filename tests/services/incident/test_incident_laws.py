@@ -95,6 +95,7 @@ COMMANDS: st.SearchStrategy[ask.Command] = st.one_of(
     st.builds(ask.Reopen, by=PEOPLE, why=TEXTS),
     st.builds(_page, _PAGES, PEOPLE, st.sampled_from(["mail", "sms"]), _SMALL, _SMALL, _SMALL),
     st.builds(_answer, _PAGES, st.booleans()),
+    st.builds(ask.Judge),
     st.builds(ask.Draft, TEXTS),
 )
 HISTORIES = st.lists(st.tuples(COMMANDS, _moments()), max_size=40)
