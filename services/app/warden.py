@@ -1,8 +1,9 @@
-"""The warden: guards, schedules, the services that answer for the fleet, and the monitor."""
+"""The warden: guards, schedules, the services that answer for the fleet, the monitor, and the handler of incidents."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 
 import structlog
 
@@ -19,6 +20,8 @@ from services.app.parts import (
 from services.daemon import Daemon, daemon
 from services.fleet.registry import Registry
 from services.home import Home
+from services.incident.drafting import Drafter
+from services.incident.handler import Handler
 from services.monitor.monitor import Monitor
 from services.ops.proposed import Proposed
 from services.receipts import Receipts
@@ -51,7 +54,15 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
     )
     warden.beside.append(("monitor", "Sweeps, findings, and raising them: monitor.sweep", monitor.endpoints))
     report_config(running, registry)
-    task = running.accompany("warden", together(warden.run(), monitor.run()))
+    incidents = Handler(
+        bus,
+        registry,
+        forest=lambda: warden.loops.forest,
+        draft=Drafter(bus, registry).draft,
+        home=running.home,
+        environ=os.environ,
+    )
+    task = running.accompany("warden", together(warden.run(), monitor.run(), incidents.run()))
     await running.announce()
     answer_freezes(running, Receipts(running))
     watch_ring(running)
