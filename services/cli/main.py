@@ -65,6 +65,12 @@ COMMANDS: tuple[Command, ...] = (
     Command("findings", "services.cli.monitor:app", _FLEET, "List what is wrong, or close what somebody raised."),
     Command("silence", "services.cli.monitor:silence", _FLEET, "Let a finding call nobody for a while."),
     Command("raise", "services.cli.monitor:raise_", _FLEET, "Say that something is wrong."),
+    Command(
+        "incident",
+        "services.cli.incident:app",
+        _FLEET,
+        "Declare, acknowledge, update, hand over and close incidents.",
+    ),
     Command("replay", "services.cli.replay:replay", _FLEET, "Replay a recorded trace as requests to a role."),
     Command("run", "services.cli.replay:run", _FLEET, "Start a fleet, replay a trace, and sum up."),
     Command("invoke", "services.cli.invoke:invoke", _WORK, "Ask a role for work."),

@@ -1,0 +1,161 @@
+"""A real fleet whose daemon dies for good: people are called until one has it, everybody affected is told, and the story is kept."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import pytest
+
+from bus.events import daemon, finding
+from bus.events import incident as ev
+from bus.events.sweep import Finished, Trigger
+from bus.store import Recorded
+from tests.chaos.fleet import Desk, Fleet
+from tests.chaos.webhook import Webhook
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.soak]
+
+T = TypeVar("T")
+
+FLEET = """
+[monitor]
+look = "500ms"
+
+[daemons]
+restart = { exits = 1, period = "5m" }
+
+[incidents]
+escalation = "night"
+update_every = "3s"
+retry = "200ms"
+
+[people.ann]
+ways = { phone = "ANN_PHONE", pager = "ANN_PAGER" }
+[people.bob]
+ways = { phone = "BOB_PHONE" }
+
+[[escalation.night.steps]]
+whom = ["ann"]
+repeat = "1s"
+
+[[escalation.night.steps]]
+whom = ["bob"]
+after = "1s"
+
+[projects.shop.roles.coder]
+handler = { kind = "function", target = "handlers:work" }
+
+[projects.ledger.roles.bookkeeper]
+handler = { kind = "function", target = "handlers:work" }
+"""
+HANDLERS = "async def work(input, ctx):\n    return input\n"
+
+
+def of(desk: Desk, event: type[T], number: int = 1) -> list[tuple[Recorded, T]]:
+    """The events of this kind of an incident, in order."""
+    mine = (r for r in desk.control.records if r.subject.startswith(f"ctl.incident.{number}."))
+    return [(record, record.data) for record in mine if isinstance(record.data, event)]
+
+
+async def first(desk: Desk, event: type[T], count: int = 1) -> tuple[Recorded, T]:
+    """The `count`-th event of this kind, waited for."""
+    await desk.control.until(lambda: len(of(desk, event)) >= count)
+    return of(desk, event)[count - 1]
+
+
+def ways(fleet: Fleet, hook: Webhook) -> None:
+    """The addresses, where only their owner may read them; one of them leads nowhere."""
+    fleet.home.prepare()
+    file = fleet.home.path / "ways.env"
+    file.write_text(
+        f"ANN_PHONE={hook.address('ann-secret')}\nBOB_PHONE={hook.address('bob-secret')}\n"
+        "ANN_PAGER=json://127.0.0.1:1/pager-secret\n"
+    )
+    file.chmod(0o600)
+
+
+async def begun(desk: Desk) -> None:
+    """Wait for the first sweep: whoever goes away from now on is missed."""
+    await desk.control.until(
+        lambda: any(isinstance(r.data, Finished) and r.data.trigger is Trigger.START for r in desk.control.records)
+    )
+
+
+def told_times(markdown: str) -> dict[str, datetime]:
+    """The moments of the post-mortem's table of reactions."""
+    rows = re.findall(r"^\| ([a-z ]+) \| (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC \|", markdown, re.MULTILINE)
+    return {what: datetime.fromisoformat(at + "+00:00") for what, at in rows}
+
+
+async def test_incident_of_a_daemon_that_is_given_up_on(fleet: Fleet) -> None:
+    """It is declared within five seconds, calls until somebody has it and nobody after, tells on the clock, and its story is right."""
+    fleet.write(FLEET, HANDLERS)
+    async with Webhook().served() as hook:
+        ways(fleet, hook)
+        await fleet.up()
+        async with fleet.bus() as desk:
+            await begun(desk)
+            pid = await fleet.kill("agent_runner-1")
+            await fleet.pid("agent_runner-1", other_than=pid)
+            await fleet.kill("agent_runner-1")
+            gave_up = await desk.control.subject(lambda r: isinstance(r.data, daemon.GaveUp))
+            declared, said = await first(desk, ev.Declared)
+            assert declared.stored_at - gave_up.stored_at < timedelta(seconds=5)
+            assert {impact.project for impact in said.affected} == {"shop", "ledger"}
+
+            # People are called: at once, again, and the next one; a way that fails is tried again and shown without its secret.
+            await hook.until(lambda: sum(path == "ann-secret" for path, _ in hook.calls) >= 2)
+            await hook.until(lambda: any(path == "bob-secret" for path, _ in hook.calls))
+            assert hook.calls[0][1]["title"].startswith("[ultra] incident 1: ")
+            await desk.control.until(lambda: [p for _, p in of(desk, ev.Paged) if p.way == "pager" and p.attempt >= 2])
+            errors = {paged.error for _, paged in of(desk, ev.Paged) if not paged.ok}
+            assert errors
+            assert not any("secret" in error for error in errors)
+            assert not of(desk, ev.PagingFailed), "one way works"
+
+            # Somebody has it: nothing is called any more, whatever the policy repeats.
+            acked = await fleet.systems("incident", "ack", "1")
+            assert acked.status == 0, acked.err
+            at, _ = await first(desk, ev.Acknowledged)
+            calls = len(hook.calls)
+            _, tick = await first(desk, ev.Updated)
+            assert tick.automatic
+            assert tick.nags == "tester"
+            assert tick.text.startswith("no news yet, next at")
+            assert len(hook.calls) <= calls + 1, "at most the call that was under way"
+            assert not [record for record, _ in of(desk, ev.PageDue) if record.seq > at.seq]
+            stands = (await fleet.systems("incident", "ls", "--output", "json")).json()["incidents"][0]
+            assert (stands["status"], stands["owner"]) == ("acknowledged", "tester")
+
+            # It is mended, and stays open until a person closes it.
+            assert (await fleet.systems("start", "agent_runner-1")).status == 0
+            await first(desk, ev.Recovered)
+            closed = await fleet.systems(
+                "incident", "close", "1", "--cause", "somebody killed it", "--action", "ann=ask who", limit_s=20
+            )
+            assert closed.status == 0, closed.err
+            again = await fleet.systems("incident", "close", "1", "--cause", "me too")
+            assert again.status == 1
+            assert "tester closed it at" in again.err
+            await _story(desk)
+
+
+async def _story(desk: Desk) -> None:
+    """The draft's moments are those of the events, and each line of its timeline names one."""
+    _, drafted = await first(desk, ev.Drafted)
+    times = told_times(drafted.markdown)
+    known: dict[str, Any] = {
+        "declared": of(desk, ev.Declared)[0][0],
+        "acknowledged for the first time": of(desk, ev.Acknowledged)[0][0],
+        "closed": of(desk, ev.Closed)[0][0],
+        "first call taken by a service": next(record for record, paged in of(desk, ev.Paged) if paged.ok),
+    }
+    for what, record in known.items():
+        assert times[what] == record.stored_at.replace(microsecond=0), what
+        assert f"`CONTROL:{record.seq}`" in drafted.markdown
+    opened = next(r for r in desk.control.records if isinstance(r.data, finding.Opened) and r.data.severity == "ultra")
+    assert times["it began"] == opened.data.since.replace(microsecond=0)
+    assert "- [ ] ask who (ann)" in drafted.markdown
+    assert "somebody killed it" in drafted.markdown
