@@ -198,8 +198,9 @@ class Desk:
         return await self.ledger.act((await self.find(number)).number, command, actor=self._who)
 
     def _impact(self, project: str, reason: str) -> ev.Impact:
-        if project not in self._registry.projects:
-            raise errors.UnknownName("project", project, self._registry.projects)
+        known = {*self._registry.projects, *(name for name, _ in self._registry.roles)}
+        if project not in known:
+            raise errors.UnknownName("project", project, known)
         return ev.Impact(project=project, reason=reason[:TEXT_LIMIT], by=self._who)
 
     def _next(self, now: datetime) -> datetime:
