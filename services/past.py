@@ -36,6 +36,7 @@ from services.guards.proofs import GuardLine
 from services.health.daemons import DaemonLine, State, missing, with_exit
 from services.health.panel import ErrorLine, Panel, RoleLine, TripLine, Verdict
 from services.health.verdict import judge
+from services.incident import line as incidents
 from services.loop import breaker as loops
 from services.loop.tree import Trip as TreeTrip
 from services.quota import breaker, caps, lines, prices
@@ -80,6 +81,7 @@ def panel(then: Past) -> Panel:
             for key, refusal in sorted(standing.items())
         ),
         quota=_quota(then, registry, standing),
+        incidents=incidents.lines(records(then, "noun = 'incident'"), then.at),
         unrecorded=UNRECORDED,
     )
     verdict, reasons = judge(view)

@@ -10,7 +10,7 @@ from services.cli import output
 from services.cli.common import DEFAULTS, Common
 from services.cli.fleet import fleet_file
 from services.cli.session import speak_plainly
-from services.doctor import bus, machine
+from services.doctor import bus, calls, machine
 from services.doctor.check import Check, Level, worst
 from services.home import Home, resolve
 
@@ -55,7 +55,7 @@ async def _all(home: Home, file: Path, common: Common) -> list[Check]:
         machine.spool(home),
         *machine.leftovers(home),
         told,
-        *([machine.ports(home, loaded)] if loaded is not None else []),
+        *([machine.ports(home, loaded), calls.look(loaded.fleet, home, os.environ)] if loaded is not None else []),
     ]
     named = bool(common.server or common.context)
     where: context.Context | None = None

@@ -145,6 +145,11 @@ def _facts(view: Panel) -> Table:
         if guard.name != "kill switch":
             state = "armed" if guard.armed else "not armed: the warden is away"
             table.add_row(guard.name, _guard(guard, Text(state, style=_ARMED[guard.armed]), view.at))
+    for place, incident in enumerate(view.incidents[:4]):
+        style = "bold red" if incident.pages or incident.paging_failed else "bold yellow"
+        shown = Text(f"{incident.number} ({incident.severity}) {incident.title}", style=style)
+        shown.append(f" · {incident.stands} · since {_ago(incident.since, view.at)}", style="default")
+        table.add_row("incidents" if place == 0 else "", shown)
     if view.monitor is not None:
         table.add_row("last sweep", _sweep(view.monitor, view.at))
         _findings(table, view.monitor, view.at)

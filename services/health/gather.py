@@ -19,6 +19,7 @@ from services.guards import proofs
 from services.health.daemons import DaemonLine, line_of, missing, with_exit
 from services.health.panel import ErrorLine, Panel, RoleLine, TripLine, Verdict
 from services.health.verdict import judge
+from services.incident import line as incidents
 from services.monitor.status import Status, last_sweep
 from services.projector import line as tables
 from services.quota.lines import QuotaLine
@@ -66,6 +67,7 @@ async def gather(bus: Bus, registry: Registry, *, findings: bool = True) -> Pane
             trips=facts.trips if facts is not None else None,
         ),
         monitor=await _monitor(bus, unseen) if findings else None,
+        incidents=await incidents.look(bus, now) if findings else (),
         config=await drift.line(bus, registry, beats),
         unseen=tuple(unseen),
     )

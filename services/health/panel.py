@@ -13,6 +13,7 @@ from services.config.drift import ConfigLine
 from services.freezes import Freeze
 from services.guards.proofs import GuardLine
 from services.health.daemons import DaemonLine, State
+from services.incident.line import IncidentLine
 from services.monitor.status import Status
 from services.projector.line import TablesLine
 from services.quota.lines import QuotaLine
@@ -81,6 +82,8 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
     tables: TablesLine | None = None
     #: The last sweep of the monitor, the next one, and what is open; None when it was not asked.
     monitor: Status | None = None
+    #: Open incidents, the worst first.
+    incidents: tuple[IncidentLine, ...] = ()
     #: The settings in effect, and where they differ from the fleet file and from what daemons run with.
     config: ConfigLine | None = None
     #: What could not be looked at, and why.
@@ -91,9 +94,8 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def waits(self) -> tuple[str, ...]:
         """What waits for a person, each with what that person runs."""
-        said: list[str] = [
-            f"{line.name}: {line.note}" for line in self.daemons if line.state is State.DOWN and line.note
-        ]
+        said: list[str] = [f"{line.told}: {line.command}" for line in self.incidents]
+        said += [f"{line.name}: {line.note}" for line in self.daemons if line.state is State.DOWN and line.note]
         if self.dead_letters:
             said.append(f"{self.dead_letters:,} dead letter{'s' if self.dead_letters > 1 else ''}: systems dlq ls")
         if self.kill_switch.mode is flags.Mode.HARD:

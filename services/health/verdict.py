@@ -20,6 +20,8 @@ def judge(panel: Panel) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict and its reasons, the worst first. Pure."""
     ultra: list[str] = []
     concern: list[str] = []
+    for incident in panel.incidents:
+        (ultra if incident.pages or incident.paging_failed else concern).append(f"{incident.told}: {incident.command}")
     runners = [d for d in panel.daemons if d.daemon == "agent_runner" and d.state in (State.ALIVE, State.STARTING)]
     backlog = sum(role.backlog for role in panel.roles)
     if not runners:

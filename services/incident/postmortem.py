@@ -66,7 +66,7 @@ def _facts(incident: Incident) -> Iterator[str]:
         "Severity": incident.severity.value,
         "Status": incident.status.value,
         "Declared by": incident.by,
-        "Commander": incident.in_charge or "nobody",
+        "In charge": incident.in_charge or "nobody",
         "Closed by": incident.closed_by or "nobody",
         "Reopened": f"{incident.reopened} times" if incident.reopened else "never",
     }

@@ -39,7 +39,9 @@ def clock(at: datetime | None) -> str:
 
 
 def span(seconds: float) -> str:
-    """A span of time for people: ``45 s``, ``12 min``, ``3 h 5 min``."""
+    """A span of time for people: ``1.2 s``, ``45 s``, ``12 min``, ``3 h 5 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
