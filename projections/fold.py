@@ -34,7 +34,7 @@ _TABLES = (
     "archive",
     "cold",
 )
-_VIEWS = ("views", "oncall", "bills", "care", "health")
+_VIEWS = ("views", "oncall", "bills", "care", "incidents", "health")
 #: In the order in which they run.
 _FOLD = (
     "change",

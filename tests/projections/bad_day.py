@@ -6,7 +6,21 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from bus.events import daemon, decision, finding, freeze, guard, invocation, loop, ops, quota, registry, schedule, sweep
+from bus.events import (
+    daemon,
+    decision,
+    finding,
+    freeze,
+    guard,
+    incident,
+    invocation,
+    loop,
+    ops,
+    quota,
+    registry,
+    schedule,
+    sweep,
+)
 from tests.projections.written import Written, claimed, failed
 
 USAGE = invocation.Usage(input_tokens=1000, output_tokens=100, model="trace")
@@ -103,5 +117,34 @@ def looked_after(log: Written) -> None:
         "o1", restart, ops.Started(limit_s=60), ops.Finished(ok=True, took_s=1.5, evidence=msgspec.Raw(b'{"pid":7}'))
     )
     log.control("o2", restart, ops.Refused(reason="not from inside"))
+    trouble(log)
     log.control("1", decision.Recorded(number=1, title="Two runners", by="ann", decision="two"))
     log.control("2", decision.Recorded(number=2, title="Four runners", by="bob", decision="four", supersedes=1))
+
+
+def trouble(log: Written) -> None:
+    """The incident of that day: nobody could be called, then ann had it, and closed it."""
+    hit = incident.Impact(project="shop", reason="shop/broken: 9 dead letters")
+    since = log.now() - timedelta(seconds=10)
+    declared = incident.Declared(
+        title="9 dead letters",
+        severity=finding.Severity.ULTRA,
+        by="monitor",
+        since=since,
+        finding="f1",
+        kind=finding.Kind.DEAD_LETTERS,
+        subject="shop/broken",
+        affected=(hit,),
+    )
+    order = incident.PageDue(page="p1", person="ann", way="phone", carrier=incident.Carrier.APPRISE)
+    failed = incident.Paged(page="p1", person="ann", way="phone", level=1, attempt=1, ok=False, error="no signal")
+    called = incident.Paged(page="p2", person="ann", way="phone", level=1, attempt=2, ok=True)
+    log.control("1", declared, order, failed, called, incident.Acknowledged(by="ann"))
+    log.control(
+        "1",
+        incident.Affected(by="ann", added=(incident.Impact(project="ledger", reason="it waits", by="ann"),)),
+        incident.Affected(by="ann", removed=("shop",)),
+        incident.Updated(text="no news yet", by="clock", automatic=True),
+        incident.Updated(text="it is being looked at", by="ann"),
+        incident.Closed(by="ann", cause="a bad input"),
+    )

@@ -55,11 +55,11 @@ def test_action_ends_as_its_last_event_says(day: duckdb.DuckDBPyConnection) -> N
 
 def test_rows_lead_back_to_their_events(day: duckdb.DuckDBPyConnection) -> None:
     """The sequences of a row are those of the first and the last event that it was made of."""
-    for table, key in (("sweeps", "id"), ("findings", "fingerprint"), ("ops_actions", "id")):
+    for table, key in (("sweeps", "id"), ("findings", "fingerprint"), ("ops_actions", "id"), ("incidents", "number")):
         wrong = f"""
             SELECT t.{key} FROM {table} AS t
-            WHERE NOT EXISTS (FROM events AS e WHERE e.stream = 'CONTROL' AND e.seq = t.first_seq AND e.key = t.{key})
-                OR NOT EXISTS (FROM events AS e WHERE e.stream = 'CONTROL' AND e.seq = t.last_seq AND e.key = t.{key})
+            WHERE NOT EXISTS (FROM events AS e WHERE e.stream = 'CONTROL' AND e.seq = t.first_seq AND e.key = CAST(t.{key} AS VARCHAR))
+                OR NOT EXISTS (FROM events AS e WHERE e.stream = 'CONTROL' AND e.seq = t.last_seq AND e.key = CAST(t.{key} AS VARCHAR))
         """  # noqa: S608 (our own names)
         assert rows(day, wrong) == []
 
@@ -79,7 +79,13 @@ def test_evidence_that_is_no_text_stops_nobody(tables: duckdb.DuckDBPyConnection
 
 @pytest.mark.parametrize(
     ("table", "noun"),
-    [("sweeps", "sweep"), ("findings", "finding"), ("ops_actions", "ops"), ("decisions", "decision")],
+    [
+        ("sweeps", "sweep"),
+        ("findings", "finding"),
+        ("ops_actions", "ops"),
+        ("decisions", "decision"),
+        ("incidents", "incident"),
+    ],
 )
 def test_rows_are_explained_by_events_of_their_noun(day: duckdb.DuckDBPyConnection, table: str, noun: str) -> None:
     """Opening a row finds the events of CONTROL that it was made of, and no others."""

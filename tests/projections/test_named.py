@@ -66,6 +66,7 @@ SAID: dict[str, dict[str, Any]] = {
         "title": "9 dead letters",
         "command": "systems dlq ls",
     },
+    "incidents": {"number": 1, "severity": "ultra", "state": "closed", "projects": ["ledger"], "cause": "a bad input"},
     "actions": {"action": "restart", "target": "warden", "who": "ann", "why": "tired", "ok": True, "took_s": 1.5},
     "decided": {"number": 1, "title": "Two runners", "superseded": True},
     "columns": {"name": "state", "type": "VARCHAR"},

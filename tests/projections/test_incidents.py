@@ -1,0 +1,80 @@
+"""Incidents as a table: the same as the pure fold says of any history, and the numbers that people ask for."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import duckdb
+from hypothesis import HealthCheck, given, settings
+
+from bus.events import incident as ev
+from bus.events.finding import Kind, Severity
+from services.incident import commands as ask
+from services.incident.state import Incident, evolve
+from tests.projections.bad_day import history
+from tests.projections.written import Written
+from tests.services.incident.test_incident_laws import HISTORIES, play
+
+
+def _as_folded(state: Incident) -> tuple[object, ...]:
+    """What the pure fold says, in the columns of the table."""
+    return (
+        state.status.value,
+        state.severity.value,
+        sorted(state.affected),
+        state.owner or None,
+        state.commander or None,
+        state.reopened,
+        state.closed_by or None,
+    )
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(HISTORIES)
+def test_incidents_table_says_what_the_fold_says(history_: list[tuple[ask.Command, datetime]]) -> None:
+    """Of any history that may happen the row has the state, severity, projects, owner and end of the pure fold."""
+    log = Written()
+    declared = ev.Declared(
+        title="no runner",
+        severity=Severity.ULTRA,
+        by="monitor",
+        since=log.now(),
+        finding="f1",
+        kind=Kind.NO_RUNNER,
+        affected=(ev.Impact(project="shop", reason="no runner"),),
+    )
+    state = evolve(None, 1, declared, 1, log.now())
+    log.control("1", declared)
+    for seq, (_, _, event, _) in enumerate(play(history_), 2):
+        log.control("1", event)
+        state = evolve(state, 1, event, seq, log.now())
+    assert state is not None
+    connection = log.tables()
+    try:
+        columns = "state, severity, projects, acknowledged_by, commander, reopened, closed_by"
+        assert connection.execute(f"SELECT {columns} FROM incidents").fetchall() == [_as_folded(state)]  # noqa: S608
+    finally:
+        connection.close()
+
+
+def test_incidents_table_counts_calls_and_times() -> None:
+    """Calls that were taken and that failed, updates that were owed, and the moments are those of the events."""
+    connection = history().tables()
+    try:
+        found = connection.execute(
+            "SELECT calls, failed_calls, updates, overdue_updates, joined, cause, declared_at - since, "
+            "first_called_at - declared_at, first_acknowledged_at - declared_at, closed_at - declared_at FROM incidents"
+        ).fetchall()
+    finally:
+        connection.close()
+    seconds = [timedelta(seconds=s) for s in (10, 3, 4, 9)]
+    assert found == [(1, 1, 1, 1, 0, "a bad input", *seconds)]
+
+
+def test_incidents_table_passes_over_what_nobody_declared(tables: duckdb.DuckDBPyConnection) -> None:
+    """Events of an incident without a declaration make no row, and hide no other."""
+    log = Written()
+    log.control("7", ev.Noted(text="x", by="ann"))
+    log.control("1", ev.Declared(title="t", severity=Severity.CONCERN, by="ann", since=log.now()))
+    log.tables(tables)
+    assert tables.execute("SELECT number, state, projects FROM incidents").fetchall() == [(1, "declared", [])]
