@@ -63,6 +63,8 @@ def _person() -> list[Fact]:
         "No daemon's login may write its flag.",
         "stopped trees": "A run tree that the loop breaker has stopped stays so until a person runs `systems loop clear ROOT`; "
         "its queued work waits among the dead letters.",
+        "incidents": "An incident stays open until a person closes it, and calls people until one acknowledges it; without an escalation "
+        "policy in the fleet file it calls nobody.",
         "the record": f"{CONTROL} cannot be purged or edited by anybody, not by a person either.",
     }
     return [Fact(kind=Kind.PERSON, topic=topic, sentence=sentence) for topic, sentence in sentences.items()]
