@@ -24,6 +24,7 @@ from services.fleet.registry import Registry
 from services.incident import affected, opening, policy
 from services.incident import commands as ask
 from services.incident.affected import Scene
+from services.incident.causes import Causes
 from services.incident.decision import GRAPH, IncidentRefused
 from services.incident.ledger import Ledger
 from services.incident.opening import Declare, Standing
@@ -81,6 +82,7 @@ class Handler:
         #: Open findings by fingerprint, and the sequence of the last event of one.
         self._standing: dict[str, Standing] = {}
         self._position = 0
+        self._causes = Causes(bus)
         self._rung = asyncio.Event()
         #: When the graph was looked at, by the incident's number and how many findings it had.
         self._graphed_at: dict[tuple[int, int], float] = {}
@@ -143,6 +145,10 @@ class Handler:
         await self.ledger.catch_up()
         async for record in self._bus.store.read(CONTROL, _FINDINGS, start=self._position + 1):
             self._take(record)
+        for print_, found in self._standing.items():
+            cause = await self._causes.of(found.known.finding.evidence)
+            self._standing[print_] = msgspec.structs.replace(found, roots=cause.roots)
+        self._causes.keep({found.known.finding.evidence for found in self._standing.values()})
 
     def _take(self, record: Recorded) -> None:
         self._position = record.seq
@@ -162,7 +168,7 @@ class Handler:
             if step is None:
                 return
             if isinstance(step, Declare):
-                incident = await self.ledger.declare(self._hit(step.event))
+                incident = await self.ledger.declare(await self._hit(step.event))
                 log.error("incident_declared", incident=incident.number, title=incident.title, command=incident.command)
             elif not await self._try(step.number, step.command):
                 return
@@ -197,24 +203,32 @@ class Handler:
         if loop_time - self._graphed_at.get(key, float("-inf")) < _GRAPH_S:
             return
         self._graphed_at[key] = loop_time
-        added = affected.news(incident, affected.impacts(incident, self.scene()))
+        added = affected.news(incident, affected.impacts(incident, await self._scene(incident)))
         added = tuple(impact for impact in added if impact.project not in incident.spared)
         if added:
             await self._try(incident.number, ask.Affect(by=GRAPH, add=added))
 
-    def _hit(self, event: Declared) -> Declared:
+    async def _hit(self, event: Declared) -> Declared:
         """The declaration with the projects that it hits: its first word goes to them."""
         as_is = evolve(None, 0, event, 0, self._bus.author.now())
         assert as_is is not None
-        return msgspec.structs.replace(event, affected=affected.impacts(as_is, self.scene()))
+        return msgspec.structs.replace(event, affected=affected.impacts(as_is, await self._scene(as_is)))
 
-    def scene(self) -> Scene:
-        """What is known of the fleet now."""
+    async def _scene(self, incident: Incident) -> Scene:
+        """What is known of the fleet now, and of where an incident's findings come from.
+
+        Raises:
+            BusError: the server does not answer.
+        """
         now = self._bus.author.now()
+        waits = affected.waits(self._forest())
+        for print_ in incident.findings.keys() & self._standing.keys():
+            cause = await self._causes.of(self._standing[print_].known.finding.evidence)
+            waits = affected.merged(waits, cause.asked)
         return Scene(
             roles=frozenset(registered.path for registered in self._registry.roles.values()),
             refusals=tuple(refusal for refusal in self._bus.gate.trips.values() if refusal.stands(now)),
-            waits=affected.waits(self._forest()),
+            waits=waits,
         )
 
 

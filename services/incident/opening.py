@@ -29,6 +29,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """An open finding, and since when it calls people."""
 
     known: Known
+    #: First invocations of the run trees that it shows.
+    roots: frozenset[str] = frozenset()
     #: When it last began to call; None: it does not.
     called_at: datetime | None = None
 
@@ -45,7 +47,8 @@ def stand(before: Standing | None, record: Recorded) -> Standing | None:
         return None
     calls = known.speaks and known.finding.severity is Severity.ULTRA
     since = before.called_at if before is not None else None
-    return Standing(known=known, called_at=(since or record.stored_at) if calls else None)
+    roots = before.roots if before is not None else frozenset()
+    return Standing(known=known, roots=roots, called_at=(since or record.stored_at) if calls else None)
 
 
 class Declare(msgspec.Struct, frozen=True):
@@ -141,6 +144,8 @@ def related(found: Standing, one: Incident, standing: Mapping[str, Standing]) ->
             return ev.JoinReason.CAUSE
         if part.recovered_at is None and about(part.subject) == about(finding.subject):
             return ev.JoinReason.SUBJECT
+        if other is not None and other.roots & found.roots:
+            return ev.JoinReason.TREE
     return None
 
 

@@ -14,6 +14,7 @@ from bus.events import finding as fe
 from bus.events import incident as ev
 from bus.events.finding import Kind, Severity
 from bus.store import Recorded
+from bus.subjects import Ref
 from services.fleet.duty import Escalation, Incidents, Person, Step
 from services.fleet.registry import ESCALATION_KEY, INCIDENTS_KEY, PEOPLE_KEY
 from services.incident import commands as ask
@@ -21,6 +22,7 @@ from services.incident.decision import IncidentRefused
 from services.incident.desk import Desk
 from services.incident.ways import Apprise, Page
 from services.monitor.finding import fingerprint
+from services.requests.requests import Asker
 from tests.chaos.webhook import Webhook
 from tests.services.rig import Rig
 
@@ -206,6 +208,41 @@ async def test_handler_works_in_a_freeze(rig: Rig, hook: Webhook) -> None:
     await desk.acknowledge(str(one.number))
     closed = await desk.close(str(one.number), "it was a drill")
     assert not closed.open
+
+
+def _breaks(input: Any) -> Any:
+    raise ValueError(input)
+
+
+async def test_handler_follows_causes_to_other_projects(rig: Rig, hook: Webhook) -> None:
+    """Who had asked for work that has died is hit, and a finding about the same run tree is the same incident."""
+    await settle(rig, hook)
+    await rig.role("ledger/bookkeeper", repr, asks=("shop/*",))
+    await rig.role("shop/writer", _breaks, max_attempts=1)
+    await rig.warden()
+    await rig.runner()
+    root = await rig.ask("ledger/bookkeeper", "books")
+    asker = Asker(ref=Ref("ledger", "bookkeeper", root.id), root=root.id, depth=0)
+    dead = await rig.ask("shop/writer", "page", asker=asker)
+    letter = await rig.dead.subject(lambda r: r.subject.endswith(f".{dead.id}"))
+    asked = await rig.story.event(root.id, "requested")
+    for subject, stream, seq in (("shop/writer", "DEAD_LETTERS", letter.seq), ("books", "INVOCATIONS", asked.seq)):
+        opened = fe.Opened(
+            kind=Kind.SWEEP_LATE,
+            severity=Severity.ULTRA,
+            title=f"{subject} is wrong",
+            subject=subject,
+            since=rig.bus.author.now(),
+            evidence=(fe.Evidence(stream, seq),),
+        )
+        await rig.bus.store.append(rig.bus.author.control(fingerprint(Kind.SWEEP_LATE, subject), opened))
+    _, declared = await said(rig, ev.Declared)
+    assert {impact.project: impact.reason for impact in declared.affected} == {
+        "shop": "shop/writer is wrong",
+        "ledger": "ledger/bookkeeper has asked shop/writer (shop/writer is wrong)",
+    }
+    _, joined = await said(rig, ev.Joined)
+    assert (joined.subject, joined.reason) == ("books", ev.JoinReason.TREE)
 
 
 async def test_handler_two_who_declare_at_once_get_two_numbers_and_two_who_close_get_one_close(rig: Rig) -> None:
