@@ -18,7 +18,7 @@ from services.home import Home
 
 log = structlog.get_logger()
 
-KINDS = ("launcher", "warden", "agent_runner", "projector")
+KINDS = ("launcher", "warden", "agent_runner", "projector", "slack_mirror")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,6 +61,10 @@ def _work(home: Home, options: argparse.Namespace) -> Coroutine[Any, Any, None]:
             from services.app.projector import run_projector  # noqa: PLC0415
 
             return run_projector(home, options.instance, options)
+        case "slack_mirror":
+            from services.app.slack_mirror import run_mirror  # noqa: PLC0415
+
+            return run_mirror(home, options.instance)
         case _:
             from services.app.agent_runner import run_runner  # noqa: PLC0415
 

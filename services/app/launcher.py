@@ -101,7 +101,7 @@ async def follow_settings(running: Daemon, loaded: LoadedFleet) -> Fleet:
 
 def _of_launcher(settings: Settings) -> dict[str, Any]:
     """The settings by which the launcher runs its daemons."""
-    return {name: getattr(settings, name) for name in ("daemons", "projector", "queries", "archive", "drills")}
+    return {name: getattr(settings, name) for name in ("daemons", "projector", "queries", "archive", "drills", "slack")}
 
 
 async def run_launcher(home: Home, file: Path) -> None:

@@ -187,7 +187,7 @@ def _is_policy(keys: Path) -> bool:
 
 
 #: Tables that the launcher reads once, when it starts.
-_AT_START = frozenset({"archive", "daemons", "drills", "projector", "queries", "server"})
+_AT_START = frozenset({"archive", "daemons", "drills", "projector", "queries", "server", "slack"})
 
 
 def late(changed: Collection[Change]) -> tuple[str, ...]:

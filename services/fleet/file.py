@@ -23,6 +23,7 @@ import msgspec
 from bus import errors
 from services.fleet import checks, durations, place
 from services.fleet.duty import Incidents, Rotation, Step
+from services.fleet.slack import Rule, Slack
 from services.fleet.spec import (
     Archive,
     Backoff,
@@ -79,6 +80,7 @@ _DURATIONS = {
     (Incidents, "answer_within"),
     (Incidents, "retry"),
     (Incidents, "retry_longest"),
+    (Slack, "patience"),
 }
 _HANDLERS: dict[str, type[msgspec.Struct]] = {
     str(kind.__struct_config__.tag): kind for kind in typing.get_args(Handler)
@@ -99,6 +101,7 @@ _NAMED = {
 _ARRAYS: dict[type[msgspec.Struct], str] = {
     Cap: "caps, as [{ cap = 2_000_000, window = 'day' }]",
     Step: "steps, as [{ whom = ['ann'], after = '5m' }]",
+    Rule: "rules, as [{ channel = '#fleet', events = ['finding.*'] }]",
 }
 _REMEDIES = {
     (Role, "ack_wait"): "that long a dead holder keeps its work, and within it a living one renews its claim; "

@@ -21,6 +21,7 @@ from bus.events.moment import Moment
 from bus.invocation import Limits
 from services.fleet import value
 from services.fleet.duty import Escalation, Hours, Incidents, Person, Rotation
+from services.fleet.slack import Slack
 from services.fleet.spec import (
     Archive,
     Daemons,
@@ -110,6 +111,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rotations: dict[str, Rotation] = {}
     hours: dict[str, Hours] = {}
     escalation: dict[str, Escalation] = {}
+    slack: Slack = Slack()
     file: AppliedFile | None = None
 
 
@@ -133,6 +135,7 @@ DRILLS_KEY = "settings.drills"
 PROJECTOR_KEY = "settings.projector"
 QUERIES_KEY = "settings.queries"
 ARCHIVE_KEY = "settings.archive"
+SLACK_KEY = "settings.slack"
 FILE_KEY = "settings.file"
 INCIDENTS_KEY = "settings.incidents"
 #: Tables of named tables, each as one value: what they hold names one another.
@@ -151,6 +154,7 @@ _WHOLE: dict[str, Any] = {
     PROJECTOR_KEY: Projector,
     QUERIES_KEY: NamedQueries,
     ARCHIVE_KEY: Archive,
+    SLACK_KEY: Slack,
     FILE_KEY: AppliedFile,
     INCIDENTS_KEY: Incidents,
     PEOPLE_KEY: dict[str, Person],
@@ -195,6 +199,7 @@ def entries(fleet: Fleet, prompts: dict[str, str]) -> dict[str, bytes]:
     found[PROJECTOR_KEY] = msgspec.json.encode(fleet.projector)
     found[QUERIES_KEY] = msgspec.json.encode(fleet.queries)
     found[ARCHIVE_KEY] = msgspec.json.encode(fleet.archive)
+    found[SLACK_KEY] = msgspec.json.encode(fleet.slack)
     found[LOOP_KEY] = msgspec.json.encode(fleet.loop)
     found[MONITOR_KEY] = msgspec.json.encode(fleet.monitor)
     found[INCIDENTS_KEY] = msgspec.json.encode(fleet.incidents)

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from bus import invocation
 from services.fleet.duty import Escalation, Hours, Incidents, Person, Rotation
+from services.fleet.slack import Slack
 from services.fleet.table import Count, Name, Positive
 
 #: The longest that a claim may lie with a silent holder: 15 minutes.
@@ -409,6 +410,7 @@ class Fleet(_Table, frozen=True):
     queries: NamedQueries = NamedQueries()
     archive: Archive = Archive()
     monitor: Monitor = Monitor()
+    slack: Slack = Slack()
     reload: Reload = Reload()
     incidents: Incidents = Incidents()
     people: dict[Name, Person] = {}

@@ -33,6 +33,7 @@ from services.launcher.control import Answer, ControlServer, Phase
 from services.launcher.program import Child, ChildSpec
 from services.launcher.reporter import LogReporter, Reporter
 from services.launcher.supervisor import State, Supervisor
+from services.slack.tokens import VARIABLES
 
 log = structlog.get_logger()
 
@@ -187,7 +188,7 @@ class Launcher:
                     name=name,
                     command=command,
                     # Whatever it starts can tell whose child it is: see `systems restart`.
-                    env=child_environment(self.options.environ, self.home) | {"SYSTEMS_DAEMON": name},
+                    env=child_environment(self.options.environ, self.home, name),
                     log_path=self.home.logs / f"{name}.log",
                     grace=grace,
                 )
@@ -255,11 +256,17 @@ def daemons(fleet: Fleet, home: Home, file: Path) -> tuple[tuple[str, tuple[str,
         if fleet.queries.folder:
             more += ["--queries", str(file.parent / fleet.queries.folder)]
         found.append(command("projector", *more))
+    if fleet.slack.enabled:
+        found.append(command("slack_mirror"))
     runners = range(1, fleet.daemons.agent_runner.instances + 1)
     return (*found, *(command(f"agent_runner-{number}") for number in runners))
 
 
-def child_environment(environ: Mapping[str, str], home: Home) -> dict[str, str]:
-    """The environment of a daemon: `environ` without what leads to another server, and with its home."""
-    elsewhere = {*contexts.VARIABLES, "NATS_CONTEXT"}
-    return {name: value for name, value in environ.items() if name not in elsewhere} | {"SYSTEMS_HOME": str(home.path)}
+def child_environment(environ: Mapping[str, str], home: Home, name: str = "") -> dict[str, str]:
+    """The environment of a child: `environ` without what leads to another server, and with its home; of a daemon its name.
+
+    Slack's tokens are for the daemon that uses them: work that runs below the others has no business with them.
+    """
+    left_out = {*contexts.VARIABLES, "NATS_CONTEXT"} | (set() if name == "slack_mirror" else set(VARIABLES.values()))
+    own = {"SYSTEMS_HOME": str(home.path)} | ({"SYSTEMS_DAEMON": name} if name else {})
+    return {key: value for key, value in environ.items() if key not in left_out} | own

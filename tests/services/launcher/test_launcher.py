@@ -292,6 +292,14 @@ def test_environment_of_daemons_leads_to_their_own_server(home: Home) -> None:
     assert child_environment(environ, home) == {"PATH": "/bin", "SYSTEMS_HOME": str(home.path)}
 
 
+def test_slack_tokens_reach_one_daemon(home: Home) -> None:
+    """Slack's tokens are in the environment of slack_mirror, and in that of no daemon that runs agents' work."""
+    token = {"SYSTEMS_SLACK_BOT_TOKEN": "xoxb-1"}
+    assert token.items() <= child_environment(token, home, "slack_mirror").items()
+    for name in ("warden", "projector", "agent_runner-1", ""):
+        assert not token.keys() & child_environment(token, home, name).keys()
+
+
 def test_port_errors_are_conflicts() -> None:
     """A taken port is what the command line maps to a refusal."""
     assert issubclass(port.PortTaken, errors.Conflict)
