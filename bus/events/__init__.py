@@ -29,6 +29,7 @@ from bus.events import (
     quota,
     registry,
     schedule,
+    slack,
     sweep,
     topology,
 )
@@ -53,6 +54,7 @@ NOUNS: dict[str, dict[str, type[msgspec.Struct]]] = {
     "incident": incident.EVENTS,
     "ops": ops.EVENTS,
     "decision": decision.EVENTS,
+    "slack": slack.EVENTS,
 }
 
 #: CloudEvents type -> Struct of its data.

@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 
-import structlog
-
 from services import credentials
 from services.app.parts import answer_freezes, calm_collector, report_config, together, until_stopped, watch_ring
-from services.daemon import Daemon, Evidence, daemon
+from services.daemon import Daemon, daemon
 from services.fleet.registry import Registry
-from services.fleet.slack import Mode
 from services.home import Home
 from services.receipts import Receipts
+from services.slack import status
 from services.slack import tokens as slack_tokens
+from services.slack.mirror import Mirror
+from services.slack.screen import Console, Screen, SlackScreen
+from services.slack.standing import Line, NoLine
 from services.warden import journal
-
-log = structlog.get_logger()
 
 
 async def start_mirror(running: Daemon) -> asyncio.Task[None]:
-    """Mirrors and answers; the task ends only by failing."""
+    """Mirrors and answers; the task ends only by failing.
+
+    Raises:
+        BadTokens: there are tokens, and they cannot be used.
+    """
     bus = running.bus
     await journal.wait_until_applied(bus)
     registry = Registry(bus.bucket("registry"))
@@ -30,29 +33,23 @@ async def start_mirror(running: Daemon) -> asyncio.Task[None]:
     report_config(running, registry)
     settings = registry.settings.slack
     tokens = slack_tokens.load(os.environ, Home(running.home), settings.mode)
-    work = []
-    if tokens is None:
-        log.info(
-            "slack_console",
-            why="there are no tokens: what would be sent is written here; docs/slack.md says how to install",
-        )
-    else:
-        # The library costs 30 MB, and console mode needs none of it.
-        from services.slack import app, desk, line  # noqa: PLC0415
+    screen: Screen = Console()
+    line: Line = NoLine()
+    if tokens is not None:
+        # The library costs memory and time to start, and console mode needs none of it.
+        from services.slack import app, desk  # noqa: PLC0415
+        from services.slack import line as lines  # noqa: PLC0415
 
         web = app.client(tokens, settings)
         bolt = app.build(web, tokens)
         desk.register(bolt, app.Parts(running, registry, web))
-        told = lambda standing: running.hurry()  # noqa: E731, ARG005
-        reach: line.Line = (
-            line.Socket(bolt, tokens.app_token, web, settings, told)
-            if settings.mode is Mode.SOCKET
-            else line.Http(bolt, settings, told)
-        )
-        work.append(reach.run())
-
-    running.evidence = Evidence
-    task = running.accompany("mirror", together(*work))
+        screen = SlackScreen(web)
+        line = lines.of(bolt, tokens, web, settings, lambda _: running.hurry())
+    mirror = Mirror(bus, registry, screen)
+    running.evidence = mirror.evidence
+    task = running.accompany("mirror", together(mirror.run(), line.run()))
+    service = await status.serve(bus, mirror, line)
+    running.teardown.push("status", service.close)
     await running.announce()
     answer_freezes(running, Receipts(running))
     watch_ring(running)

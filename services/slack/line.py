@@ -8,10 +8,8 @@ again for ever: people repair it from outside.
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
 import aiohttp
@@ -28,8 +26,11 @@ from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
-from services.fleet.slack import Slack
+from services.fleet.slack import Mode, Slack
 from services.slack.app import quiet
+from services.slack.screen import Refused
+from services.slack.standing import Line, Standing, State
+from services.slack.tokens import Tokens
 
 log = structlog.get_logger()
 
@@ -39,50 +40,6 @@ _PAUSE_S, _PAUSE_MAX_S = 0.5, 30.0
 _LOOK_S = 0.5
 #: Bytes of one signed request.
 _BODY = 4 << 20
-
-
-class State(StrEnum):
-    """How a line stands."""
-
-    CONNECTING = "connecting"
-    UP = "up"
-    #: Nothing was heard for too long, or it broke; another one is being made.
-    LOST = "lost"
-    #: Slack does not take our token.
-    REFUSED = "refused"
-    #: There are no tokens: console mode.
-    CONSOLE = "console"
-
-
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """What a line says of itself."""
-
-    state: State
-    since: datetime
-    #: What is wrong and what to do; empty where nothing is.
-    why: str = ""
-
-
-class Line(ABC):
-    """What both kinds of line have in common: their standing, and who hears of its changes."""
-
-    def __init__(self, on_change: Callable[[Standing], None]) -> None:
-        self._on_change = on_change
-        self.standing = Standing(state=State.CONNECTING, since=datetime.now(UTC))
-        #: Wall time of the last sign of life.
-        self.heard_at: datetime | None = None
-
-    @abstractmethod
-    async def run(self) -> None:
-        """Keep the line up; ends only by cancellation, or by an error that no waiting heals."""
-
-    def stand(self, state: State, why: str = "") -> None:
-        """Take another standing, if it is another."""
-        if (self.standing.state, self.standing.why) == (state, why):
-            return
-        self.standing = Standing(state=state, since=datetime.now(UTC), why=why)
-        log.info("slack_line", state=state.value, why=why)
-        self._on_change(self.standing)
 
 
 class Socket(Line):
@@ -232,23 +189,15 @@ class Http(Line):
         return await to_aiohttp_response(answer)
 
 
-#: What to do about an error of Slack's.
-_REMEDIES = {
-    "invalid_auth": "copy the token anew: Basic Information, App-Level Tokens (xapp-), or OAuth & Permissions (xoxb-)",
-    "not_allowed_token_type": "the two tokens are swapped: xapp- opens the socket, xoxb- posts",
-    "missing_scope": "add the scope under OAuth & Permissions, then Reinstall to Workspace",
-    "account_inactive": "the app was removed from the workspace: Install App",
-    "token_revoked": "the app was removed from the workspace: Install App",
-    "channel_not_found": "check the name, and invite the app with /invite @systems if the channel is private",
-    "not_in_channel": "invite the app in that channel with /invite @systems",
-    "is_archived": "unarchive the channel, or name another one in fleet.toml",
-}
+def of(
+    app: AsyncApp, tokens: Tokens, client: AsyncWebClient, settings: Slack, on_change: Callable[[Standing], None]
+) -> Line:
+    """The line that the settings ask for."""
+    if settings.mode is Mode.SOCKET:
+        return Socket(app, tokens.app_token, client, settings, on_change)
+    return Http(app, settings, on_change)
 
 
 def refusal(exc: SlackApiError) -> str:
     """An error of Slack's with its remedy."""
-    error = str(exc.response.get("error", "unknown"))
-    needed = exc.response.get("needed")
-    what = f"{error} ({needed})" if needed else error
-    remedy = _REMEDIES.get(error)
-    return f"{what}: {remedy}" if remedy else what
+    return str(Refused(str(exc.response.get("error", "unknown")), str(exc.response.get("needed") or "")))

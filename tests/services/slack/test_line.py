@@ -10,7 +10,9 @@ import pytest
 
 from services.fleet.slack import Mode, Slack
 from services.slack import app as slack_app
-from services.slack.line import Http, Line, Socket, Standing, State
+from services.slack import line as lines
+from services.slack.line import Http
+from services.slack.standing import Line, Standing, State
 from services.slack.tokens import Tokens
 from tests.slack.fake import FakeSlack, Script, fake_slack
 from tests.slack.people import Person, deliver
@@ -45,9 +47,7 @@ class Door:
 
     def line(self) -> Line:
         """The line of its mode."""
-        if self.settings.mode is Mode.HTTP:
-            return Http(self.app, self.settings, self.states.append)
-        return Socket(self.app, self.tokens.app_token, self.client, self.settings, self.states.append)
+        return lines.of(self.app, self.tokens, self.client, self.settings, self.states.append)
 
     @asynccontextmanager
     async def reached(self) -> AsyncIterator[Line]:

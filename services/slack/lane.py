@@ -1,0 +1,190 @@
+"""What waits for one channel, and what is shown next. Pure.
+
+Urgent before everything else, and within a thread in the order of the events: what is urgent takes what waits before it in its
+thread along. Several changes of one message are one change. When more than `burst` wait, those that are alike are shown as
+one, so that a storm is told in a few messages; what is urgent is never put together.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from services.slack import seqs
+from services.slack.message import Message
+from services.slack.notice import Notice, Place
+
+#: Events that one message stands for, at most: their sequences must fit into its metadata.
+GROUP = 400
+#: Titles that a group shows.
+_TITLES = 5
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """What is shown by one call: one notice, or several as one."""
+
+    notices: tuple[Notice, ...]
+    message: Message
+    #: Several events that are shown as one message, which is nobody's head.
+    together: bool = False
+    #: It was sent, and nobody can say whether it stands.
+    unsure: bool = False
+
+    @property
+    def first(self) -> Notice:
+        """The oldest of them."""
+        return self.notices[0]
+
+    @property
+    def last(self) -> Notice:
+        """The newest of them."""
+        return self.notices[-1]
+
+
+class Lane:
+    """The queue of one channel."""
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+        self._urgent: deque[Notice] = deque()
+        self._main: deque[Notice] = deque()
+        #: Taken and not shown after all: it comes first again.
+        self._again: deque[Work] = deque()
+
+    def __len__(self) -> int:
+        return len(self._urgent) + len(self._main) + sum(len(work.notices) for work in self._again)
+
+    @property
+    def urgent(self) -> int:
+        """How many urgent ones wait."""
+        return len(self._urgent)
+
+    def add(self, notice: Notice) -> None:
+        """One more; of a thread in the order of its events."""
+        if not notice.urgent:
+            if notice.key and any(other.key == notice.key for other in self._urgent):
+                self._urgent.append(notice)
+            else:
+                self._main.append(notice)
+            return
+        if notice.key:
+            ahead = [other for other in self._main if other.key == notice.key]
+            if ahead:
+                self._urgent.extend(ahead)
+                self._main = deque(other for other in self._main if other.key != notice.key)
+        self._urgent.append(notice)
+
+    def put_back(self, work: Work) -> None:
+        """It was not shown: it is next again, but for what is urgent."""
+        self._again.append(work)
+
+    def take(self, burst: int) -> Work | None:
+        """What is shown next; None for nothing. `burst` is how many may wait before they are put together."""
+        if self._again and (not self._urgent or self._goes_first(self._again[0])):
+            return self._again.popleft()
+        if self._urgent:
+            first = self._urgent.popleft()
+            if first.place is Place.UPDATE:
+                return _one(self._updates(first, self._urgent))
+            return _one([first])
+        if not self._main:
+            return None
+        crowded = len(self._main) > burst
+        first = self._main.popleft()
+        if first.place is Place.UPDATE:
+            return _one(self._updates(first, self._main))
+        alike = self._alike(first) if crowded else [first]
+        return _one(alike) if len(alike) == 1 else _several(alike)
+
+    def _goes_first(self, work: Work) -> bool:
+        """What was taken before goes before what is urgent if it is, or is of the same thread."""
+        key = self._urgent[0].key
+        return work.first.urgent or any(notice.key == key != "" for notice in work.notices)
+
+    def drop(self) -> list[Notice]:
+        """Everything that waits and is not urgent, taken out."""
+        again = [work for work in self._again if not work.first.urgent]
+        found = [*(notice for work in again for notice in work.notices), *self._main]
+        self._again = deque(work for work in self._again if work.first.urgent)
+        self._main.clear()
+        return found
+
+    def _updates(self, first: Notice, queue: deque[Notice]) -> list[Notice]:
+        """All changes of the same message that follow each other: the last one says it all."""
+        found = [first]
+        left: deque[Notice] = deque()
+        blocked = False
+        for other in queue:
+            same = other.key == first.key
+            same_stream = other.stream == first.stream
+            if same and not blocked and same_stream and other.place is Place.UPDATE and len(found) < GROUP:
+                found.append(other)
+            else:
+                blocked = blocked or same
+                left.append(other)
+        queue.clear()
+        queue.extend(left)
+        return found
+
+    def _alike(self, first: Notice) -> list[Notice]:
+        """Those that wait and are of the same kind and place; of a thread only up to the first that is not."""
+        found = [first]
+        left: deque[Notice] = deque()
+        closed: set[str] = set()
+        for other in self._main:
+            thread = other.key if other.place is Place.REPLY else ""
+            same = _group(other) == _group(first) and other.stream == first.stream
+            if same and thread not in closed and len(found) < GROUP:
+                found.append(other)
+            else:
+                if other.key:
+                    closed.add(other.key)
+                left.append(other)
+        self._main = left
+        return found
+
+
+def _group(notice: Notice) -> tuple[str, Place, str]:
+    return notice.kind, notice.place, notice.key if notice.place is Place.REPLY else ""
+
+
+def work_of(notices: Sequence[Notice], *, together: bool) -> Work:
+    """What is left of a work, as one."""
+    return _several(notices) if together and len(notices) > 1 else _one(notices)
+
+
+def _one(notices: Sequence[Notice]) -> Work:
+    return Work(notices=tuple(notices), message=notices[-1].message)
+
+
+def _several(notices: Sequence[Notice]) -> Work:
+    first, last = notices[0], notices[-1]
+    titles = list(dict.fromkeys(notice.message.title for notice in notices))
+    more = f"\n… and {len(titles) - _TITLES} others" if len(titles) > _TITLES else ""
+    message = Message(
+        icon=first.message.icon,
+        title=f"{len(notices)} like this: {first.message.title}",
+        lines=(
+            ("Kind", first.kind),
+            ("Events", f"{first.stream} {seqs.pack(notice.seq for notice in notices)[:200]}"),
+            ("Last", last.message.title),
+        ),
+        detail="\n".join(titles[:_TITLES]) + more,
+        command=f"systems tail '{_subject(first)}'",
+    )
+    return Work(notices=tuple(notices), message=message, together=True)
+
+
+def _subject(notice: Notice) -> str:
+    noun, _, name = notice.kind.partition(".")
+    return f"inv.*.*.*.{name}" if noun == "invocation" else f"ctl.{noun}.*.{name}"
+
+
+def kinds(notices: Iterable[Notice]) -> dict[str, int]:
+    """How many of each kind."""
+    found: dict[str, int] = {}
+    for notice in notices:
+        found[notice.kind] = found.get(notice.kind, 0) + 1
+    return found

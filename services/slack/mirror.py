@@ -1,0 +1,198 @@
+"""The mirror: what happens, shown in channels. Reads, plans, hands to channels, and acknowledges what is shown.
+
+An event is acknowledged when each of its messages stands and is recorded. Nothing of what waits is kept anywhere else: after
+a restart it is read again. Memory is bounded by what may be read ahead (:data:`services.slack.source.CAPACITY`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import timedelta
+
+import structlog
+
+from bus import errors
+from bus.events import finding, incident
+from bus.events.finding import Severity
+from bus.store import CONTROL, INVOCATIONS, Recorded
+from services.daemon import Bus, Evidence
+from services.fleet.registry import Registry
+from services.monitor import raising
+from services.requests.service import ACTOR
+from services.slack import plan
+from services.slack.board import Board
+from services.slack.channel import Channel, Status
+from services.slack.notice import Notice
+from services.slack.plan import Fleet
+from services.slack.record import Record
+from services.slack.screen import Refused, Screen
+from services.slack.source import Source
+
+log = structlog.get_logger()
+
+#: Events that are planned before others get their turn.
+_TURN = 50
+#: What the board is made of.
+_HISTORY = ("ctl.finding.>", "ctl.incident.>")
+
+
+class Mirror:
+    """The whole of it."""
+
+    def __init__(self, bus: Bus, registry: Registry, screen: Screen) -> None:
+        self._bus, self._registry, self._screen = bus, registry, screen
+        self.board = Board()
+        self.record = Record(bus)
+        self.channels: dict[str, Channel] = {}
+        self.fleet = _fleet(registry)
+        filters = plan.filters(self.fleet.slack)
+        self.sources = {stream: Source(bus, stream, filters[stream]) for stream in (CONTROL, INVOCATIONS)}
+        self._group: asyncio.TaskGroup | None = None
+        self._raised: set[asyncio.Task[None]] = set()
+        registry.listeners.append(self._changed)
+
+    def evidence(self) -> Evidence:
+        """What the daemon can show for its being alive."""
+        seen = [source.last_answer_at for source in self.sources.values()]
+        heard = max((at for at in seen if at is not None), default=None)
+        return Evidence(
+            last_empty_at=heard,
+            in_flight=sum(len(source.open) for source in self.sources.values()),
+            handled=sum(source.settled for source in self.sources.values()),
+        )
+
+    def statuses(self) -> tuple[Status, ...]:
+        """How each channel stands."""
+        return tuple(channel.status for _, channel in sorted(self.channels.items()))
+
+    async def run(self) -> None:
+        """For ever."""
+        for source in self.sources.values():
+            await source.open_first()
+        begun = [at for source in self.sources.values() if (at := await source.begun_at()) is not None]
+        await self.record.read(min(begun, default=self._bus.author.now()))
+        await self._remember(self.sources[CONTROL].floor)
+        log.info("slack_mirror_begins", floors={name: source.floor for name, source in self.sources.items()})
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for source in self.sources.values():
+                group.create_task(self._follow(source), name=f"slack {source.stream}")
+
+    async def _remember(self, floor: int) -> None:
+        """Fold what was shown long ago: what comes next is told by it."""
+        found: list[Recorded] = []
+        for filter_ in _HISTORY:
+            async with aclosing(self._bus.store.read(CONTROL, filter_)) as records:
+                async for record in records:
+                    if record.seq > floor:
+                        break
+                    found.append(record)
+        for record in sorted(found, key=lambda record: record.seq):
+            self.board.take(record)
+
+    async def _follow(self, source: Source) -> None:
+        records: AsyncGenerator[Recorded, None] = source.records()
+        count = 0
+        async with aclosing(records):
+            async for record in records:
+                notices = self._plan(record)
+                left = [notice for notice in notices if notice.page is not None or not self.record.has(notice)]
+                source.expect(record.seq, len(left))
+                for notice in left:
+                    self._channel(notice.channel).add(notice)
+                count += 1
+                if count % _TURN == 0:
+                    await asyncio.sleep(0)
+
+    def _plan(self, record: Recorded) -> tuple[Notice, ...]:
+        tokens = record.subject.split(".")
+        before = self.board.findings.get(tokens[2]) if isinstance(record.data, finding.Closed) else None
+        if tokens[0] == "ctl":
+            self.board.take(record)
+        return plan.notices(record, self.board, self.fleet, before)
+
+    def _channel(self, name: str) -> Channel:
+        channel = self.channels.get(name)
+        if channel is None:
+            channel = self.channels[name] = Channel(
+                name,
+                self._screen,
+                self.record,
+                pace=lambda: (self.fleet.slack.per_second, self.fleet.slack.burst),
+                suspect=lambda notice: notice.seq <= self.sources[notice.stream].suspect_until,
+                settle=lambda notice: self.sources[notice.stream].shown(notice.seq),
+                answer=self._answer,
+                moot=self._moot,
+                refusing=self._refusing,
+            )
+            assert self._group is not None
+            self._group.create_task(channel.run(), name=f"slack {name}")
+        return channel
+
+    def _changed(self) -> None:
+        """The settings have: from the next event on."""
+        self.fleet = _fleet(self._registry)
+        for stream, filters in plan.filters(self.fleet.slack).items():
+            self.sources[stream].ask_for(filters)
+
+    def _moot(self, notice: Notice) -> str:
+        """Why somebody need not be called any more."""
+        state = self.board.incidents.get(notice.incident)
+        if state is not None and not state.pages:
+            return f"not sent: incident {notice.incident} is {state.status.value}, nobody is called for it any more"
+        limit = self._registry.settings.incidents.answer_within
+        if self._bus.author.now() - notice.at > timedelta(seconds=limit):
+            return f"not sent: Slack took nothing within {limit:g} s"
+        return ""
+
+    async def _answer(self, notice: Notice, why: str) -> None:
+        """Say what became of a call; once."""
+        order = notice.page
+        assert order is not None
+        async with aclosing(self._bus.store.read(CONTROL, f"ctl.incident.{notice.incident}.paged")) as answers:
+            async for answer in answers:
+                if isinstance(answer.data, incident.Paged) and answer.data.page == order.page:
+                    return
+        paged = incident.Paged(
+            page=order.page,
+            person=order.person,
+            way=order.way,
+            level=order.level,
+            attempt=order.attempt,
+            ok=not why,
+            error=why,
+            took_s=round((self._bus.author.now() - notice.at).total_seconds(), 3),
+        )
+        event_id = f"{order.page}-{order.attempt}-paged"
+        event = self._bus.author.control(str(notice.incident), paged, cause=notice.event, event_id=event_id)
+        await self._bus.store.append(event)
+
+    async def _refusing(self, name: str, refused: Refused | None) -> None:
+        """A channel takes nothing, or takes messages again: raise the first, which people must repair."""
+        if refused is None:
+            return
+        asked = raising.Raise(
+            severity=Severity.CONCERN,
+            title=f"Slack takes nothing for {name}: {refused.what}",
+            detail=f"{refused.remedy}\nWhat belongs there waits, and the other channels go on. `systems slack check` says more.",
+        )
+        task = asyncio.create_task(self._raise(asked))
+        self._raised.add(task)
+        task.add_done_callback(self._raised.discard)
+
+    async def _raise(self, asked: raising.Raise) -> None:
+        try:
+            await raising.ask(self._bus.connection, asked, {ACTOR: "slack_mirror"})
+        except errors.BusError as exc:
+            # It is in the record as well, and `systems slack status` tells it.
+            log.warning("slack_finding_unraised", error=str(exc))
+
+
+def _fleet(registry: Registry) -> Fleet:
+    roles: dict[str, list[str]] = {}
+    for role in registry.roles.values():
+        roles.setdefault(role.project, []).append(role.name)
+    channels = {name: project.slack_channel for name, project in registry.projects.items()}
+    return plan.fleet_of(registry.settings.slack, channels, {name: tuple(its) for name, its in roles.items()})

@@ -1,0 +1,163 @@
+"""What happens on the bus, shown in Slack: once, in its place, in order."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+from bus.events import finding, incident, invocation
+from bus.events.finding import CloseReason, Severity
+from bus.events.invocation import DeathReason
+from tests.services.slack.stand import Stand
+from tests.slack.fake import Script, spoken
+
+
+async def test_finding_is_one_message(stand: Stand) -> None:
+    """A finding is shown in its project's channel, and its closing changes that message instead of adding one."""
+    shop = stand.slack.workspace.channel("shop")
+    await stand.settings({"shop": shop})
+    async with stand.mirror() as mirror:
+        await stand.opened("shop/coder", "12 work items wait for shop/coder")
+        message = await stand.slack.said(shop.id, "12 work items wait")
+        (print_,) = mirror.board.findings
+        await stand.control(print_, finding.Closed(reason=CloseReason.GONE, open_s=5))
+        await stand.slack.until(lambda: "✅" in message["text"])
+        await stand.recorded("updated")
+    assert len(shop.messages) == 1
+    assert stand.fleet.messages == []
+    posted, updated = [record.data for record in await stand.records()]
+    assert (posted.ts, posted.seqs, updated.ts) == (message["ts"], posted.seqs, message["ts"])
+
+
+async def test_nothing_twice_after_a_crash(stand: Stand) -> None:
+    """A mirror that ends between Slack's answer and the record finds the message by its metadata, and posts it no second time."""
+    await stand.settings({})
+    stand.slack.answering.clear()
+    async with stand.mirror():
+        await stand.opened("bus", "the bus is slow")
+        await stand.slack.said(stand.fleet.id, "the bus is slow")
+    assert await stand.records() == []
+    stand.slack.answering.set()
+    async with stand.mirror():
+        await stand.opened("bus", "the bus is slower")
+        await stand.slack.said(stand.fleet.id, "the bus is slower")
+        await stand.recorded("posted", 2)
+    assert stand.titles(stand.fleet) == ["🟠 the bus is slow", "🟠 the bus is slower"]
+    assert len(stand.slack.of("chat.postMessage")) == 2
+
+
+async def test_unanswered_post(stand: Stand) -> None:
+    """A post whose answer is lost on the way is looked up, and stands once."""
+    await stand.settings({})
+    stand.slack.scripts.append(Script("cut", after=True))
+    async with stand.mirror():
+        await stand.opened("bus", "the bus is slow")
+        await stand.recorded("posted")
+    assert stand.titles(stand.fleet) == ["🟠 the bus is slow"]
+
+
+async def test_incident_thread(stand: Stand) -> None:
+    """Each affected project's channel gets the opening in its own words, each news below it, and a head that says how it stands."""
+    shop, ledger = (stand.slack.workspace.channel(name) for name in ("shop", "ledger"))
+    await stand.settings({"shop": shop, "ledger": ledger, "blog": stand.slack.workspace.channel("blog")})
+    async with stand.mirror():
+        hit = (
+            incident.Impact(project="shop", reason="shop/coder is paused"),
+            incident.Impact(project="ledger", reason="ledger/booker asks shop/coder"),
+        )
+        now = datetime.now(UTC)
+        await stand.control(
+            "7", incident.Declared(title="No runner", severity=Severity.ULTRA, by="monitor", since=now, affected=hit)
+        )
+        await stand.control("7", incident.Acknowledged(by="ann"))
+        words = (incident.Words(project="ledger", text="bookings wait, none is lost"),)
+        await stand.control("7", incident.Updated(text="we look at it", by="ann", projects=words))
+        await stand.control("7", incident.Closed(by="ann", cause="a full disk", open_s=60))
+        for channel in (shop, ledger, stand.fleet):
+            await stand.slack.said(channel.id, "Closed by ann")
+    assert "ledger/booker" not in spoken(shop.messages[0])
+    assert "Hits shop" in spoken(shop.messages[0])
+    thread = stand.slack.thread(ledger.id, ledger.messages[0]["ts"])
+    assert [m["blocks"][0]["text"]["text"] for m in thread] == [
+        "✅ Incident 7: No runner",
+        "✅ ann has it",
+        "🔵 Update by ann",
+        "✅ Closed by ann after 60 s",
+    ]
+    assert "bookings wait, none is lost" in spoken(thread[2])
+    assert "we look at it" in spoken(shop.messages[2])
+
+
+async def test_ultra_overtakes_and_bursts_collapse(stand: Stand) -> None:
+    """Behind hundreds of messages that wait an incident goes out next, and what waits is shown as one."""
+    shop = stand.slack.workspace.channel("shop")
+    await stand.settings({"shop": shop}, per_second=1000.0, burst=20)
+    stand.slack.answering.clear()
+    async with stand.mirror() as mirror:
+        dead = invocation.DeadLettered(reason=DeathReason.PERMANENT_ERROR)
+        await stand.invocation("shop/coder", dead)
+        await stand.slack.until(lambda: len(shop.messages) == 1)
+        for _ in range(312):
+            await stand.invocation("shop/coder", dead)
+        while mirror.sources["INVOCATIONS"].settled + len(mirror.sources["INVOCATIONS"].open) < 313:
+            await asyncio.sleep(0.01)
+        hit = (incident.Impact(project="shop", reason="shop/coder is paused"),)
+        await stand.control(
+            "1",
+            incident.Declared(title="Fire", severity=Severity.ULTRA, by="ann", since=datetime.now(UTC), affected=hit),
+        )
+        while not mirror.channels.get(shop.id) or not mirror.channels[shop.id].lane.urgent:
+            await asyncio.sleep(0.01)
+        stand.slack.answering.set()
+        await stand.slack.said(shop.id, "312 like this")
+    assert [title[:12] for title in stand.titles(shop)][1:] == ["🔴 Incident 1", "💀 312 like "] or stand.titles(shop)[
+        1
+    ].startswith("🔴 Incident 1")
+    assert len(shop.messages) == 3
+
+
+async def test_refused_channel(stand: Stand) -> None:
+    """An archived channel is an event with its remedy, holds up no other channel, and gets what waited when it is back."""
+    shop, ledger = (stand.slack.workspace.channel(name) for name in ("shop", "ledger"))
+    await stand.settings({"shop": shop, "ledger": ledger})
+    shop.archived = True
+    async with stand.mirror():
+        await stand.opened("shop/coder", "shop is slow")
+        await stand.opened("ledger/booker", "ledger is slow")
+        await stand.slack.said(ledger.id, "ledger is slow")
+        (refusing,) = await stand.recorded("refusing")
+        assert (refusing.data.channel, refusing.data.error) == (shop.id, "is_archived")
+        assert "unarchive" in refusing.data.remedy
+        shop.archived = False
+        await stand.slack.said(shop.id, "shop is slow")
+        await stand.recorded("recovered")
+
+
+async def test_rate_limit_is_honoured(stand: Stand) -> None:
+    """After a 429 nothing is sent to the channel for as long as Slack has said, and nothing is lost."""
+    await stand.settings({})
+    stand.slack.scripts.append(Script("ratelimited", retry_after=1))
+    async with stand.mirror():
+        await stand.opened("bus", "slow")
+        await stand.slack.said(stand.fleet.id, "slow")
+    first, second = stand.slack.of("chat.postMessage")
+    assert first.answer == "ratelimited"
+    assert second.at - first.at >= 1
+
+
+async def test_agents_words_page_nobody(stand: Stand) -> None:
+    """What an agent says is shown as it is and read by Slack as nothing: no mention, no link, no markup."""
+    shop = stand.slack.workspace.channel("shop")
+    await stand.settings({"shop": shop})
+    evil = "<!channel> *fire* <@U1|ann> <https://evil.example|click> &"
+    error = invocation.Error(kind="Evil", message=evil, fingerprint="f", detail="```" + evil)
+    async with stand.mirror():
+        dead = invocation.DeadLettered(reason=DeathReason.PERMANENT_ERROR, error=error)
+        await stand.invocation("shop/coder", dead)
+        message = await stand.slack.said(shop.id, "dead lettered")
+    said = repr(message)
+    assert "<!" not in said
+    assert "<@" not in said
+    assert "<https" not in said
+    assert "mrkdwn" not in said
+    assert "*fire*" in said
