@@ -33,9 +33,11 @@ async def start_mirror(running: Daemon) -> asyncio.Task[None]:
     report_config(running, registry)
     settings = registry.settings.slack
     tokens = slack_tokens.load(os.environ, Home(running.home), settings.mode)
-    screen: Screen = Console()
-    line: Line = NoLine()
-    if tokens is not None:
+    screen: Screen
+    line: Line
+    if tokens is None:
+        screen, line = Console(), NoLine()
+    else:
         # The library costs memory and time to start, and console mode needs none of it.
         from services.slack import app, desk  # noqa: PLC0415
         from services.slack import line as lines  # noqa: PLC0415
@@ -47,9 +49,9 @@ async def start_mirror(running: Daemon) -> asyncio.Task[None]:
         line = lines.of(bolt, tokens, web, settings, lambda _: running.hurry())
     mirror = Mirror(bus, registry, screen)
     running.evidence = mirror.evidence
-    task = running.accompany("mirror", together(mirror.run(), line.run()))
     service = await status.serve(bus, mirror, line)
     running.teardown.push("status", service.close)
+    task = running.accompany("mirror", together(mirror.run(), line.run()))
     await running.announce()
     answer_freezes(running, Receipts(running))
     watch_ring(running)

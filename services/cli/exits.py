@@ -49,6 +49,7 @@ STATUSES: dict[str, Exit] = {
     "BadPath": Exit.USAGE,
     "FleetFileError": Exit.USAGE,
     "TraceFileError": Exit.USAGE,
+    "BadTokens": Exit.USAGE,
     "PrimaryInvalidated": Exit.LATER,
     "TablesAway": Exit.LATER,
     "NoSuchPast": Exit.USAGE,

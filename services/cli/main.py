@@ -71,6 +71,9 @@ COMMANDS: tuple[Command, ...] = (
         _FLEET,
         "Declare, acknowledge, update, hand over and close incidents.",
     ),
+    Command(
+        "slack", "services.cli.slack:app", _FLEET, "Show what waits for Slack, preview it, and check the installation."
+    ),
     Command("replay", "services.cli.replay:replay", _FLEET, "Replay a recorded trace as requests to a role."),
     Command("run", "services.cli.replay:run", _FLEET, "Start a fleet, replay a trace, and sum up."),
     Command("invoke", "services.cli.invoke:invoke", _WORK, "Ask a role for work."),

@@ -14,7 +14,7 @@ from datetime import timedelta
 import structlog
 
 from bus import errors
-from bus.events import finding, incident
+from bus.events import incident
 from bus.events.finding import Severity
 from bus.store import CONTROL, INVOCATIONS, Recorded
 from services.daemon import Bus, Evidence
@@ -46,7 +46,7 @@ class Mirror:
         self.board = Board()
         self.record = Record(bus)
         self.channels: dict[str, Channel] = {}
-        self.fleet = _fleet(registry)
+        self.fleet = fleet_of(registry)
         filters = plan.filters(self.fleet.slack)
         self.sources = {stream: Source(bus, stream, filters[stream]) for stream in (CONTROL, INVOCATIONS)}
         self._group: asyncio.TaskGroup | None = None
@@ -97,7 +97,7 @@ class Mirror:
         count = 0
         async with aclosing(records):
             async for record in records:
-                notices = self._plan(record)
+                notices = plan.step(record, self.board, self.fleet)
                 left = [notice for notice in notices if notice.page is not None or not self.record.has(notice)]
                 source.expect(record.seq, len(left))
                 for notice in left:
@@ -105,13 +105,6 @@ class Mirror:
                 count += 1
                 if count % _TURN == 0:
                     await asyncio.sleep(0)
-
-    def _plan(self, record: Recorded) -> tuple[Notice, ...]:
-        tokens = record.subject.split(".")
-        before = self.board.findings.get(tokens[2]) if isinstance(record.data, finding.Closed) else None
-        if tokens[0] == "ctl":
-            self.board.take(record)
-        return plan.notices(record, self.board, self.fleet, before)
 
     def _channel(self, name: str) -> Channel:
         channel = self.channels.get(name)
@@ -133,7 +126,7 @@ class Mirror:
 
     def _changed(self) -> None:
         """The settings have: from the next event on."""
-        self.fleet = _fleet(self._registry)
+        self.fleet = fleet_of(self._registry)
         for stream, filters in plan.filters(self.fleet.slack).items():
             self.sources[stream].ask_for(filters)
 
@@ -190,9 +183,13 @@ class Mirror:
             log.warning("slack_finding_unraised", error=str(exc))
 
 
-def _fleet(registry: Registry) -> Fleet:
+def fleet_of(registry: Registry) -> Fleet:
+    """The settings by which is decided where something is shown."""
     roles: dict[str, list[str]] = {}
     for role in registry.roles.values():
         roles.setdefault(role.project, []).append(role.name)
-    channels = {name: project.slack_channel for name, project in registry.projects.items()}
-    return plan.fleet_of(registry.settings.slack, channels, {name: tuple(its) for name, its in roles.items()})
+    return Fleet(
+        slack=registry.settings.slack,
+        channels={name: its.slack_channel for name, its in registry.projects.items() if its.slack_channel},
+        roles={name: tuple(its) for name, its in roles.items()},
+    )

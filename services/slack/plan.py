@@ -7,7 +7,7 @@ be told nowhere, it is told everywhere.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -66,6 +66,15 @@ def filters(settings: Slack) -> dict[str, tuple[str, ...]]:
 def kind_of(subject: str) -> str:
     """``finding.opened``, ``invocation.failed``."""
     return subjects.type_of(subject).removeprefix("systems.")
+
+
+def step(record: Recorded, board: Board, fleet: Fleet) -> tuple[Notice, ...]:
+    """Take an event to the board: what is shown of it."""
+    tokens = record.subject.split(".")
+    before = board.findings.get(tokens[2]) if isinstance(record.data, finding.Closed) else None
+    if tokens[0] == "ctl":
+        board.take(record)
+    return notices(record, board, fleet, before)
 
 
 def notices(record: Recorded, board: Board, fleet: Fleet, before: Finding | None = None) -> tuple[Notice, ...]:
@@ -211,10 +220,3 @@ def _page(record: Recorded, kind: str, board: Board, number: int) -> Iterator[No
     if order.carrier is inc.Carrier.SLACK:
         one = _notice(record, kind, order.target, incident_words.call(board.incidents.get(number), order, number))
         yield _set(one, urgent=True, page=order, incident=number)
-
-
-def fleet_of(slack: Slack, channels: Mapping[str, str], roles: Mapping[str, tuple[str, ...]]) -> Fleet:
-    """The settings as this module takes them; projects without a channel are left out."""
-    return Fleet(
-        slack=slack, channels={name: channel for name, channel in channels.items() if channel}, roles=dict(roles)
-    )

@@ -26,6 +26,11 @@ class State(StrEnum):
     #: There are no tokens: console mode.
     CONSOLE = "console"
 
+    @property
+    def broken(self) -> bool:
+        """Nothing that people do in Slack reaches the app."""
+        return self in (State.LOST, State.REFUSED)
+
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """What a line says of itself."""
