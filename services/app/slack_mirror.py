@@ -13,6 +13,7 @@ from services.home import Home
 from services.receipts import Receipts
 from services.slack import status
 from services.slack import tokens as slack_tokens
+from services.slack.alarm import Alarm
 from services.slack.mirror import Mirror
 from services.slack.screen import Console, Screen, SlackScreen
 from services.slack.standing import Line, NoLine
@@ -51,7 +52,7 @@ async def start_mirror(running: Daemon) -> asyncio.Task[None]:
     running.evidence = mirror.evidence
     service = await status.serve(bus, mirror, line)
     running.teardown.push("status", service.close)
-    task = running.accompany("mirror", together(mirror.run(), line.run()))
+    task = running.accompany("mirror", together(mirror.run(), line.run(), Alarm(bus).watch(line, settings.patience)))
     await running.announce()
     answer_freezes(running, Receipts(running))
     watch_ring(running)

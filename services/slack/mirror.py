@@ -13,15 +13,12 @@ from datetime import timedelta
 
 import structlog
 
-from bus import errors
 from bus.events import incident
-from bus.events.finding import Severity
 from bus.store import CONTROL, INVOCATIONS, Recorded
 from services.daemon import Bus, Evidence
 from services.fleet.registry import Registry
-from services.monitor import raising
-from services.requests.service import ACTOR
 from services.slack import plan
+from services.slack.alarm import Alarm
 from services.slack.board import Board
 from services.slack.channel import Channel, Status
 from services.slack.notice import Notice
@@ -50,7 +47,8 @@ class Mirror:
         filters = plan.filters(self.fleet.slack)
         self.sources = {stream: Source(bus, stream, filters[stream]) for stream in (CONTROL, INVOCATIONS)}
         self._group: asyncio.TaskGroup | None = None
-        self._raised: set[asyncio.Task[None]] = set()
+        self._alarm = Alarm(bus)
+        self._raising: set[asyncio.Task[None]] = set()
         registry.listeners.append(self._changed)
 
     def evidence(self) -> Evidence:
@@ -163,24 +161,12 @@ class Mirror:
         await self._bus.store.append(event)
 
     async def _refusing(self, name: str, refused: Refused | None) -> None:
-        """A channel takes nothing, or takes messages again: raise the first, which people must repair."""
-        if refused is None:
-            return
-        asked = raising.Raise(
-            severity=Severity.CONCERN,
-            title=f"Slack takes nothing for {name}: {refused.what}",
-            detail=f"{refused.remedy}\nWhat belongs there waits, and the other channels go on. `systems slack check` says more.",
-        )
-        task = asyncio.create_task(self._raise(asked))
-        self._raised.add(task)
-        task.add_done_callback(self._raised.discard)
-
-    async def _raise(self, asked: raising.Raise) -> None:
-        try:
-            await raising.ask(self._bus.connection, asked, {ACTOR: "slack_mirror"})
-        except errors.BusError as exc:
-            # It is in the record as well, and `systems slack status` tells it.
-            log.warning("slack_finding_unraised", error=str(exc))
+        """A channel takes nothing, or takes messages again: the first is raised, because people must repair it."""
+        if refused is not None:
+            # Not awaited: the warden may be away, and other messages of the channel must not wait for it.
+            task = asyncio.create_task(self._alarm.channel(name, refused))
+            self._raising.add(task)
+            task.add_done_callback(self._raising.discard)
 
 
 def fleet_of(registry: Registry) -> Fleet:

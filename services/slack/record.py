@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 #: Heads of threads that are remembered; others are looked up.
 HEADS = 5_000
+#: Posts whose record is remembered: more than stand in all channels within the time that is looked back.
+POSTS = 20_000
 #: How far Slack's clock and ours may be apart.
 CLOCKS = timedelta(minutes=2)
 
@@ -38,14 +40,15 @@ class Record:
         #: (channel, key) -> the head of the thread.
         self._heads: OrderedDict[tuple[str, str], Shown] = OrderedDict()
         #: Posts that are recorded, of those that may be found in channels.
-        self._posts: set[tuple[str, str]] = set()
+        self._posts: OrderedDict[tuple[str, str], None] = OrderedDict()
         #: From when on an earlier life may have left messages that it has not recorded.
         self.since = bus.author.now()
 
     async def read(self, since: datetime) -> None:
         """Read what was recorded from a moment on."""
         self.since = since - CLOCKS
-        start, count = await self._bus.store.since(CONTROL, "ctl.slack.>", since)
+        # What stands since then was recorded after that, by another clock.
+        start, count = await self._bus.store.since(CONTROL, "ctl.slack.>", since - 2 * CLOCKS)
         if count:
             async for record in self._bus.store.read(CONTROL, "ctl.slack.>", start=start):
                 self.take(record)
@@ -54,7 +57,7 @@ class Record:
         """One event of ours."""
         match record.data:
             case ev.Posted() as data:
-                self._posts.add((data.channel, data.ts))
+                self._know(data.channel, data.ts)
                 self._take(data.target, data.stream, data.seqs, data.place)
                 if data.key:
                     self._remember(data.target, data.key, Shown(channel=data.channel, ts=data.ts))
@@ -63,6 +66,11 @@ class Record:
             case ev.Withheld() as data:
                 for place in Place:
                     self._take(data.channel, data.stream, data.seqs, place)
+
+    def _know(self, channel: str, ts: str) -> None:
+        self._posts[channel, ts] = None
+        if len(self._posts) > POSTS:
+            self._posts.popitem(last=False)
 
     def _take(self, target: str, stream: str, packed: str, place: str) -> None:
         self._done.update((target, stream, seq, place) for seq in seqs.unpack(packed))
@@ -110,6 +118,7 @@ class Record:
         # The same message is recorded once: its name in Slack is part of the event's.
         event_id = f"{mark.post}-{at.ts}"
         await self._bus.store.append(self._bus.author.control(mark.post, event, cause=mark.event, event_id=event_id))
+        self._know(at.channel, at.ts)
         if mark.key:
             self._remember(target, mark.key, at)
 
@@ -133,7 +142,6 @@ class Record:
         """A message that stands: it is recorded, unless it was."""
         if (channel, found.ts) in self._posts:
             return
-        self._posts.add((channel, found.ts))
         self._take(target, found.mark.stream, found.mark.seqs, found.mark.place)
         log.info("slack_post_found", channel=target, ts=found.ts, kind=found.mark.kind, count=found.mark.count)
         await self.posted(target, found.mark, Shown(channel=channel, ts=found.ts), found.thread)

@@ -95,7 +95,8 @@ class Workspace:
         self.homes: dict[str, dict[str, Any]] = {}
         self.files: dict[str, dict[str, Any]] = {}
         self._count = itertools.count(1)
-        self._epoch = int(time.time())
+        #: Microseconds of the last timestamp.
+        self._last = 0
 
     def id(self, letter: str) -> str:
         """A new id that begins with a letter."""
@@ -103,8 +104,8 @@ class Workspace:
 
     def ts(self) -> str:
         """A new timestamp: unique, and later than all before."""
-        number = next(self._count)
-        return f"{self._epoch + number // 1_000_000}.{number % 1_000_000:06d}"
+        self._last = max(self._last + 1, int(time.time() * 1e6))
+        return f"{self._last // 1_000_000}.{self._last % 1_000_000:06d}"
 
     def channel(self, name: str, **more: Any) -> Channel:
         """Make a channel that the bot is in."""

@@ -161,3 +161,70 @@ async def test_agents_words_page_nobody(stand: Stand) -> None:
     assert "<https" not in said
     assert "mrkdwn" not in said
     assert "*fire*" in said
+
+
+async def declared(stand: Stand) -> None:
+    """Incident 1 is open."""
+    event = incident.Declared(title="Fire", severity=Severity.ULTRA, by="ann", since=datetime.now(UTC))
+    await stand.control("1", event)
+
+
+async def paged(stand: Stand, person: str, target: str, attempt: int = 1) -> incident.Paged:
+    """Order a call, and wait for its answer."""
+    order = incident.PageDue(
+        page=f"p-{person}-{attempt}",
+        person=person,
+        way="slack",
+        carrier=incident.Carrier.SLACK,
+        target=target,
+        attempt=attempt,
+    )
+    await stand.control("1", order)
+    answer = await stand.rig.control.subject(lambda r: isinstance(r.data, incident.Paged) and r.data.page == order.page)
+    assert isinstance(answer.data, incident.Paged)
+    return answer.data
+
+
+async def test_call_is_answered(stand: Stand) -> None:
+    """Who is called reads a direct message, and the order is answered; for somebody who has left the answer says so."""
+    ann, bob = stand.slack.workspace.user("ann").id, stand.slack.workspace.user("bob", deleted=True).id
+    await stand.settings({})
+    async with stand.mirror():
+        await declared(stand)
+        assert (await paged(stand, "ann", ann)).ok
+        left = await paged(stand, "bob", bob)
+        assert (left.ok, "channel_not_found" in left.error or "user" in left.error) == (False, True)
+        await stand.control("1", incident.Acknowledged(by="ann"))
+        late = await paged(stand, "ann", ann, attempt=2)
+        assert (late.ok, "nobody is called for it any more" in late.error) == (False, True)
+    direct = stand.slack.workspace.direct(ann)
+    assert [message["blocks"][0]["text"]["text"] for message in direct.messages] == ["📟 Incident 1 calls you: Fire"]
+
+
+async def test_deleted_head(stand: Stand) -> None:
+    """When somebody has deleted the message that is to be changed, it is shown anew."""
+    await stand.settings({})
+    async with stand.mirror():
+        await stand.opened("bus", "slow")
+        message = await stand.slack.said(stand.fleet.id, "slow")
+        (print_,) = (await stand.recorded("posted"))[0].data.key.split(":")[1:2]
+        stand.fleet.messages.remove(message)
+        await stand.control(print_, finding.Closed(reason=CloseReason.GONE))
+        await stand.slack.said(stand.fleet.id, "slow")
+    assert stand.titles(stand.fleet) == ["✅ slow"]
+
+
+async def test_message_that_slack_does_not_take(stand: Stand) -> None:
+    """A message whose blocks are refused is sent without them, and one that is refused in any form holds up nothing."""
+    await stand.settings({})
+    stand.slack.scripts += [Script("invalid_blocks", times=1)]
+    async with stand.mirror():
+        await stand.opened("bus", "first")
+        await stand.slack.until(lambda: len(stand.fleet.messages) == 1)
+        assert "blocks" not in stand.fleet.messages[0]
+        stand.slack.scripts += [Script("msg_too_long", times=2)]
+        await stand.opened("bus", "second")
+        await stand.opened("bus", "third")
+        await stand.slack.said(stand.fleet.id, "third")
+        (withheld,) = await stand.recorded("withheld")
+        assert withheld.data.kinds == {"finding.opened": 1}
