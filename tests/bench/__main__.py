@@ -26,6 +26,7 @@ from tests.bench import (
     projection,
     reload,
     reservation,
+    slack,
     status,
     subjects,
 )
@@ -45,6 +46,7 @@ MEASUREMENTS = {
     "reload": reload.measure,
     "status": status.measure,
     "projection": projection.measure,
+    "slack": slack.measure,
 }
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -33,10 +30,11 @@ from services.daemon import Bus, open_bus
 from services.fleet.registry import SLACK_KEY, Registry, project_key, publish
 from services.fleet.slack import Rule, Slack, Thread
 from services.fleet.spec import Project
-from services.home import Home, write_json
+from services.home import Home
 from services.slack import seqs
 from services.warden import journal
 from tests.slack.fake import FakeSlack, Script, fake_slack
+from tests.slack.process import Mirrors
 
 log = structlog.get_logger()
 
@@ -44,40 +42,6 @@ pytestmark = [pytest.mark.soak, pytest.mark.slow, pytest.mark.chaos, pytest.mark
 
 EVENTS, KILLS = 20_000, 20
 PROJECTS = ("shop", "ledger", "blog")
-
-
-class Mirrors:
-    """The daemon as a process, one life after the other."""
-
-    def __init__(self, home: Home, slack: FakeSlack) -> None:
-        self.home = home
-        self._environ = os.environ | {
-            "SYSTEMS_HOME": str(home.path),
-            "SYSTEMS_SLACK_BOT_TOKEN": slack.bot_token,
-            "SYSTEMS_SLACK_APP_TOKEN": slack.app_token,
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Begin a life."""
-        command = (sys.executable, "-m", "services.app", "slack_mirror", "--home", str(self.home.path), "--fleet", "x")
-        with (self.home.logs / "slack_mirror.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                (*command, "--instance", "slack_mirror"), stdin=subprocess.DEVNULL, stderr=log, env=self._environ
-            )
-
-    def end(self, number: signal.Signals) -> None:
-        """End it."""
-        assert self._process is not None
-        assert self._process.poll() is None, (self.home.logs / "slack_mirror.log").read_text()[-2000:]
-        self._process.send_signal(number)
-        self._process.wait(20)
-
-    def kill(self) -> None:
-        """Whatever still lives."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait(20)
 
 
 @pytest.fixture
@@ -187,10 +151,7 @@ async def test_each_event_stands_once(
     server: EmbeddedServer, bus: Bus, slack: FakeSlack, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Each of 20,000 events is in one message of its channel and no other, threads are in order, and nothing is left over."""
-    home = Home(tmp_path / "home")
-    home.prepare()
-    write_json(home.server_file, Context(url=server.url))
-    mirrors = Mirrors(home, slack)
+    mirrors = Mirrors(Home(tmp_path / "home"), server.url, slack)
     request.addfinalizer(mirrors.kill)
     mirrors.start()
     async with asyncio.TaskGroup() as group:
