@@ -146,6 +146,11 @@ class Connection:
         return datetime.fromtimestamp(ssl.cert_time_to_seconds(shown["notAfter"]), UTC)
 
     @property
+    def credentials(self) -> Credentials:
+        """Where to, and as whom: for another connection like this one."""
+        return self._credentials
+
+    @property
     def is_up(self) -> bool:
         """A server is there right now."""
         return self._up.is_set()

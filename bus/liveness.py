@@ -1,8 +1,9 @@
 """Heartbeats: who is there, and by what evidence.
 
 A key of the bucket is ``<daemon>.<boot id>``; it expires when it is not renewed. That a process beats does not prove that
-it works: the evidence inside says when it last handled a message, when the server last answered an empty pull, and how
-late its event loop runs.
+it works, all the less because the beats come from a thread beside its event loop (:mod:`services.pulse`): the evidence
+inside says when it last handled a message, when the server last answered an empty pull, how late its event loop runs, and
+whether that stands still at this moment.
 """
 
 from __future__ import annotations
@@ -40,10 +41,16 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str = ""
     #: Seconds that the event loop was late at worst since the last beat.
     loop_lag_s: float = 0.0
+    #: Seconds for which the event loop has not turned; 0 while it turns.
+    stuck_s: float = 0.0
+    #: What holds it up meanwhile: an invocation or a task, and the line of code; empty while it turns.
+    stuck_in: str = ""
     #: When it last handled a message.
     last_message_at: datetime | None = None
     #: When the server last answered it that nothing waits.
     last_empty_at: datetime | None = None
+    #: When something in its hands last gave a sign of progress.
+    progress_at: datetime | None = None
     #: Work in its hands.
     in_flight: int = 0
     #: Work done since it started.

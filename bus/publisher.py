@@ -53,7 +53,7 @@ class Publisher:
         self._task: asyncio.Task[None] | None = None
         self._inbox: Subscription | None = None
         self._loop = asyncio.get_running_loop()
-        #: What every write passes; None only for tools that measure the bare bus.
+        #: What every write passes; None only for tools that measure the bare bus, and for heartbeats, which no freeze stops.
         self.gate: Passage | None = None
 
     async def open(self) -> None:

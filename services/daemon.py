@@ -7,7 +7,6 @@ step that fails is logged and does not stop the ones below it, and the process t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import platform
 import re
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from bus import errors, trips, upcasters
+from bus import trips, upcasters
 from bus.artifacts import Artifacts
 from bus.author import Author
 from bus.bucket import Bucket
@@ -32,21 +31,18 @@ from bus.events import daemon as ev
 from bus.gate import Gate
 from bus.ids import new_id
 from bus.invocations import Invocations
-from bus.liveness import BEAT_S, Heartbeat, Liveness
+from bus.liveness import Heartbeat, Liveness
 from bus.publisher import Publisher
 from bus.schedules import Schedules
 from bus.store import Store
 from bus.trips import Trips
 from services.home import Home
+from services.pulse import Pulse
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-#: Seconds between two looks at how late the event loop runs.
-_LAG_CHECK_S = 0.1
-#: Seconds that news wait for more of them before they are told.
-_TOGETHER_S = 0.05
 #: Seconds that a step of the teardown that is out of time gets to end.
 _HEED_S = 1.0
 
@@ -61,6 +57,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
     last_message_at: datetime | None = None
     last_empty_at: datetime | None = None
+    progress_at: datetime | None = None
     in_flight: int = 0
     handled: int = 0
     draining: bool = False
@@ -175,9 +172,12 @@ class Daemon:
         self.evidence: Callable[[], Evidence] = Evidence
         #: The revision of the registry that it runs with.
         self.config_revision: Callable[[], int] = int
+        #: What people call one of its tasks: a runner names the invocation.
+        self.task_name: Callable[[asyncio.Task[Any]], str] = lambda task: task.get_name()
+        self._pulse: Pulse | None = None
+        #: Why it ends, for its farewell.
+        self._reason = "asked to"
         self._stopping = asyncio.Event()
-        self._news = asyncio.Event()
-        self._worst_lag = 0.0
 
     def stop(self) -> None:
         """Begin the end."""
@@ -201,7 +201,6 @@ class Daemon:
     def heartbeat(self) -> Heartbeat:
         """What the daemon says of itself right now."""
         evidence = self.evidence()
-        lag, self._worst_lag = self._worst_lag, 0.0
         return Heartbeat(
             daemon=self.kind,
             instance=self.instance,
@@ -212,9 +211,9 @@ class Daemon:
             started_at=self.started_at,
             at=datetime.now(UTC),
             version=version("systems"),
-            loop_lag_s=round(lag, 3),
             last_message_at=evidence.last_message_at,
             last_empty_at=evidence.last_empty_at,
+            progress_at=evidence.progress_at,
             in_flight=evidence.in_flight,
             handled=evidence.handled,
             draining=evidence.draining,
@@ -223,48 +222,37 @@ class Daemon:
 
     def hurry(self) -> None:
         """Beat at once: there is something that others wait for."""
-        self._news.set()
+        if self._pulse is not None:
+            self._pulse.hurry()
 
-    async def beat(self) -> None:
-        """Put one heartbeat."""
-        await self.bus.liveness.beat(self.heartbeat())
+    def _called(self, task: asyncio.Task[Any]) -> str:
+        # Looked up when it is needed: the wiring may name tasks after the first beat.
+        return self.task_name(task)
 
-    async def _beat_for_ever(self) -> None:
-        # Until there is evidence to show the beats come early: whoever waits for a start waits for that.
-        pause = BEAT_S / 4
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._news.wait()
-                await asyncio.sleep(_TOGETHER_S)  # several changes in a row are told by one beat
-            self._news.clear()
-            seen = self.evidence()
-            pause = BEAT_S if seen.last_message_at or seen.last_empty_at or self.kind == "launcher" else BEAT_S / 4
-            try:
-                await self.beat()
-            except errors.BusError as exc:
-                log.warning("heartbeat_unsent", error=str(exc))
-
-    async def _measure_lag(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            before = loop.time()
-            await asyncio.sleep(_LAG_CHECK_S)
-            self._worst_lag = max(self._worst_lag, loop.time() - before - _LAG_CHECK_S)
+    def _pulse_failed(self) -> None:
+        """Nobody could tell any more whether it lives: end, and be started anew."""
+        self._reason, self.teardown.failed = "its pulse failed", True
+        self.stop()
 
     async def announce(self) -> None:
         """Begin to beat, and write that we started."""
-        await self.beat()
-        tasks = [asyncio.create_task(self._beat_for_ever()), asyncio.create_task(self._measure_lag())]
+        pulse = self._pulse = Pulse(
+            self.bus.connection.credentials,
+            self.instance,
+            make=self.heartbeat,
+            task_name=self._called,
+            failed=self._pulse_failed,
+        )
+        # Also of a start that is broken off.
+        self.teardown.push("pulse", pulse.close, 6)
+        await pulse.open()
 
         async def end() -> None:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await pulse.close()
             await self.bus.liveness.end(self.kind, self.boot_id)
-            await self._write(ev.Stopped(daemon=self.kind, boot_id=self.boot_id, reason="asked to"))
+            await self._write(ev.Stopped(daemon=self.kind, boot_id=self.boot_id, reason=self._reason))
 
-        self.teardown.push("heartbeat", end, 3)
+        self.teardown.push("heartbeat", end, 6)
         await self._write(
             ev.Started(
                 daemon=self.kind, boot_id=self.boot_id, host=self.host, pid=os.getpid(), version=version("systems")

@@ -73,12 +73,14 @@ async def start_runner(running: Daemon, agents: Credentials, folder: Path, *, on
         return Evidence(
             last_message_at=message_at,
             last_empty_at=empty_at,
+            progress_at=runner.progress_at(),
             in_flight=len(desk.keeper),
             handled=runner.handled,
             draining=desk.draining,
         )
 
     running.evidence = evidence
+    running.task_name = runner.task_name
     report_config(running, registry)
     # The first beat comes before the first claim: whoever holds a claim has been alive.
     await running.announce()

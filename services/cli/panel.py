@@ -81,7 +81,9 @@ def _evidence(line: DaemonLine) -> str:
         said.append(f"message {age(line.message_age_s)} ago")
     if line.empty_age_s is not None:
         said.append(f"server answered {age(line.empty_age_s)} ago")
-    if line.loop_lag_s >= 0.2:
+    if line.stuck_s:
+        said.append(f"loop stands for {age(line.stuck_s)} in {line.stuck_in}")
+    elif line.loop_lag_s >= 0.2:
         said.append(f"loop late by {age(line.loop_lag_s)}")
     if line.pid:
         said.append(f"pid {line.pid}")

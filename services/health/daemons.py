@@ -18,6 +18,8 @@ LATE_S = 2.5 * BEAT_S
 RECENT_EXIT_S = 300.0
 #: Seconds without a message or an answered empty pull after which a beating daemon is deaf: three pulls went unanswered.
 DEAF_S = 3 * EXPIRES_S
+#: Seconds for which the event loop of a beating daemon has stood still, after which it is deaf.
+STUCK_S = LATE_S
 
 
 class State(StrEnum):
@@ -49,6 +51,9 @@ class DaemonLine(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 0
     handled: int = 0
     loop_lag_s: float = 0.0
+    #: Seconds for which its event loop has stood still, and what in; 0 while it turns.
+    stuck_s: float = 0.0
+    stuck_in: str = ""
     #: When its process last ended by itself or was killed, if that was lately, and how.
     exited_at: datetime | None = None
     exit_status: int = 0
@@ -60,6 +65,8 @@ def state_of(beat: Heartbeat, now: datetime) -> State:
     """A daemon's state by its heartbeat's evidence."""
     if (now - beat.at).total_seconds() > LATE_S:
         return State.LATE
+    if beat.stuck_s > STUCK_S:
+        return State.DEAF
     seen = [at for at in (beat.last_message_at, beat.last_empty_at) if at is not None]
     if beat.daemon == "launcher":
         return State.ALIVE
@@ -90,6 +97,8 @@ def line_of(beat: Heartbeat, now: datetime) -> DaemonLine:
         in_flight=beat.in_flight,
         handled=beat.handled,
         loop_lag_s=beat.loop_lag_s,
+        stuck_s=beat.stuck_s,
+        stuck_in=beat.stuck_in,
         note="draining" if beat.draining else "",
     )
 

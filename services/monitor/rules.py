@@ -160,26 +160,16 @@ def daemons(seen: Seen, limits: Monitor) -> Findings:
                 command=f"systems restart {line.name}",
             )
         elif line.state is State.DEAF:
-            heard = [age for age in (line.message_age_s, line.empty_age_s) if age is not None]
-            yield Finding(
-                kind=Kind.DAEMON_DEAF,
-                severity=CONCERN,
-                subject=subject,
-                title=f"{line.name} is deaf: it beats, and "
-                + (f"nothing has reached it for {min(heard):.0f} s" if heard else "nothing has ever reached it"),
-                since=seen.at - timedelta(seconds=min(heard) if heard else 0),
-                evidence=evidence,
-                detail=f"pid {line.pid}, {line.handled} handled since its start; its consumers or its login may be gone",
-                command=f"systems restart {line.name}",
-            )
-        elif line.loop_lag_s > limits.loop_lag:
+            yield _deaf(line, subject, seen.at, evidence)
+        elif max(line.loop_lag_s, line.stuck_s) > limits.loop_lag:
             yield Finding(
                 kind=Kind.DAEMON_LATE,
                 severity=CONCERN,
                 subject=subject,
-                title=f"{line.name} is slow: its event loop was late by {line.loop_lag_s:.1f} s",
+                title=f"{line.name} is slow: its event loop was late by {max(line.loop_lag_s, line.stuck_s):.1f} s"
+                + (f" in {line.stuck_in}" if line.stuck_in else ""),
                 since=seen.at,
-                value=line.loop_lag_s,
+                value=max(line.loop_lag_s, line.stuck_s),
                 evidence=evidence,
                 detail=f"pid {line.pid}, {line.in_flight} in hand; a handler may block it, or the machine is too busy",
             )
@@ -193,6 +183,27 @@ def daemons(seen: Seen, limits: Monitor) -> Findings:
                 evidence=evidence,
                 command="systems tail 'ctl.daemon.>' --since 10m",
             )
+
+
+def _deaf(line: DaemonLine, subject: str, at: datetime, evidence: tuple[Evidence, ...]) -> Finding:
+    heard = [age for age in (line.message_age_s, line.empty_age_s) if age is not None]
+    if line.stuck_s:
+        age_s, what = line.stuck_s, f"its event loop has stood still for {line.stuck_s:.0f} s in {line.stuck_in}"
+        why = "what stands there blocks everything else that it does"
+    else:
+        age_s = min(heard, default=0.0)
+        what = f"nothing has reached it for {age_s:.0f} s" if heard else "nothing has ever reached it"
+        why = "its consumers or its login may be gone"
+    return Finding(
+        kind=Kind.DAEMON_DEAF,
+        severity=CONCERN,
+        subject=subject,
+        title=f"{line.name} is deaf: it beats, and {what}",
+        since=at - timedelta(seconds=age_s),
+        evidence=evidence,
+        detail=f"pid {line.pid}, {line.handled} handled since its start; {why}",
+        command=f"systems restart {line.name}",
+    )
 
 
 def _down(line: DaemonLine, subject: str, at: datetime, last: Said | None) -> Finding:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 from nats.aio.subscription import Subscription
@@ -141,6 +142,17 @@ class Runner:
             _wall(max((p.last_message_at for p in pullers if p.last_message_at is not None), default=None)),
             _wall(max((p.last_empty_at for p in pullers if p.last_empty_at is not None), default=None)),
         )
+
+    def progress_at(self) -> datetime | None:
+        """When a handler in hand last gave a sign of progress."""
+        return _wall(max((one.progress_at for one in self._desk.keeper.running.values()), default=None))
+
+    def task_name(self, task: asyncio.Task[Any]) -> str:
+        """The invocation whose handler a task runs, else the task's own name; from any thread."""
+        for running in list(self._desk.keeper.running.values()):
+            if running.task is task:
+                return f"{running.role.path} {running.ref.id}"
+        return task.get_name()
 
     async def _follow_registry(self) -> None:
         while True:
