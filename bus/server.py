@@ -244,7 +244,7 @@ class EmbeddedServer:
         ended = asyncio.create_task(process.exited())
         try:
             async with asyncio.timeout(self.options.start_timeout):
-                while (greeting := await _greeting(chosen)) is None:
+                while (said := await greeting(chosen)) is None:
                     done, _ = await asyncio.wait({ended}, timeout=_LOOK_S)
                     if done:
                         raise self._died(ended.result(), chosen)
@@ -257,10 +257,10 @@ class EmbeddedServer:
         finally:
             ended.cancel()
             await asyncio.wait({ended})
-        self.version = str(greeting.get("version", ""))
+        self.version = str(said.get("version", ""))
         if connection.version(self.version) < connection.NEEDED:
             raise errors.ServerTooOld(self.version, ".".join(map(str, connection.NEEDED)), connection.FEATURE)
-        if not greeting.get("jetstream"):
+        if not said.get("jetstream"):
             raise errors.BusUnreachable(
                 f"nats://127.0.0.1:{chosen}", "the server runs without JetStream", f"read {self.log_file}"
             )
@@ -290,7 +290,7 @@ class EmbeddedServer:
             return ""
 
 
-async def _greeting(chosen: int) -> dict[str, Any] | None:
+async def greeting(chosen: int) -> dict[str, Any] | None:
     """What the server says first on its client port; None while nothing does."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", chosen)

@@ -28,6 +28,7 @@ from bus.bucket import Bucket
 from bus.connection import Connection, Credentials, connect
 from bus.counters import Counters
 from bus.events import daemon as ev
+from bus.events.card import End
 from bus.gate import Gate
 from bus.ids import new_id
 from bus.invocations import Invocations
@@ -36,6 +37,8 @@ from bus.publisher import Publisher
 from bus.schedules import Schedules
 from bus.store import Store
 from bus.trips import Trips
+from services import alive
+from services.cards import Cards
 from services.home import Home
 from services.pulse import Pulse
 
@@ -81,6 +84,7 @@ class Bus:
         self.counters = Counters(connection, publisher)
         self.trips = Trips(self.bucket(trips.BUCKET))
         self.liveness = Liveness(self.bucket("liveness"))
+        self.cards = Cards(connection, self.store, author)
 
     def bucket(self, name: str) -> Bucket:
         """A key-value bucket by name."""
@@ -156,6 +160,12 @@ def _failure(task: asyncio.Future[object]) -> str:
     return "" if exc is None else repr(exc)
 
 
+def _told_of(task: asyncio.Task[Any]) -> None:
+    """A companion that ends by an error is missed from then on: that is told when it happens, not when the daemon ends."""
+    if not task.cancelled() and (exc := task.exception()) is not None:
+        log.error("companion_failed", name=task.get_name(), error=repr(exc), exc_info=exc)
+
+
 class Daemon:
     """One running daemon."""
 
@@ -179,6 +189,11 @@ class Daemon:
         self._reason = "asked to"
         self._stopping = asyncio.Event()
 
+    @property
+    def seat(self) -> str:
+        """The token that names its seat in CONTROL."""
+        return control_id(self.instance, self.host)
+
     def stop(self) -> None:
         """Begin the end."""
         self._stopping.set()
@@ -190,6 +205,7 @@ class Daemon:
     def accompany(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something beside everything else until the teardown comes to it: the task, for whoever minds how it ends."""
         task = asyncio.create_task(work, name=name)
+        task.add_done_callback(_told_of)
 
         async def end() -> None:
             task.cancel()
@@ -243,6 +259,7 @@ class Daemon:
             task_name=self._called,
             failed=self._pulse_failed,
         )
+        await self._answer()
         # Also of a start that is broken off.
         self.teardown.push("pulse", pulse.close, 6)
         await pulse.open()
@@ -258,9 +275,15 @@ class Daemon:
                 daemon=self.kind, boot_id=self.boot_id, host=self.host, pid=os.getpid(), version=version("systems")
             )
         )
+        await self.bus.cards.close(self.seat, End.BACK, self.boot_id)
+
+    async def _answer(self) -> None:
+        """Say that we live to whoever asks, from the loop that does the work."""
+        asked = await alive.answer(self.bus.connection, self.boot_id)
+        self.teardown.push("alive", lambda: self.bus.connection.nc.unsink(asked), 2)
 
     async def _write(self, event: ev.DaemonEvent) -> None:
-        await self.bus.store.append(self.bus.author.control(control_id(self.instance, self.host), event))
+        await self.bus.store.append(self.bus.author.control(self.seat, event))
 
 
 @asynccontextmanager

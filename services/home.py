@@ -26,6 +26,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ import msgspec
 from bus import errors, server
 from bus.context import SERVER_FILE
 
+#: The command line of this installation, by its whole path: what a person is told to run must work in any shell.
+SYSTEMS = str(Path(sys.executable).parent / "systems")
 #: Bytes of a socket's path that Linux takes are 108, macOS 104; with the ending zero and some room.
 _SOCKET_PATH = 100
 #: A lock may be held for a moment by whoever only looks whether it is held.

@@ -15,6 +15,7 @@ from bus.server import Options
 from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS
 from services.fleet import file as fleet_file
 from services.fleet import spec
+from services.fleet.daemons import Restart
 from services.requests import requests
 from services.runner import attempt, handler
 from services.runner.handlers import childlog
@@ -45,7 +46,7 @@ def facts() -> tuple[Fact, ...]:
 
 
 def _person() -> list[Fact]:
-    restart = spec.Restart()
+    restart = Restart()
     role = spec.Role(handler=spec.FunctionHandler(target="module:callable"))
     config = {stream.name: stream.config for stream in topology.streams()}
     assert config[DEAD_LETTERS]["max_age"] == 0  # the sentence below says so

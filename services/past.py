@@ -28,7 +28,7 @@ from bus.server import EmbeddedServer
 from bus.spend import Calendar, Key, scope_text
 from bus.store import CONTROL, INVOCATIONS, Recorded, read
 from projections.past import Past
-from services import freezes
+from services import cards, freezes
 from services.fleet.registry import Registry
 from services.freezes import Freeze
 from services.guards import pauses, proofs
@@ -82,6 +82,7 @@ def panel(then: Past) -> Panel:
         ),
         quota=_quota(then, registry, standing),
         incidents=incidents.lines(records(then, "noun = 'incident'"), then.at),
+        cards=tuple(card for card in cards.fold(records(then, "noun = 'card'")) if card.closed_at is None),
         unrecorded=UNRECORDED,
     )
     verdict, reasons = judge(view)

@@ -2,7 +2,8 @@
 
 A loop that blocks must not stop the beats, or nobody could tell a stuck daemon from a dead one; and a beat must not hide that
 the loop blocks. So the thread has an event loop and a connection of its own, asks the working loop for its evidence before
-each beat, and says for how long that has not turned, and in which task and line it stands.
+each beat, and says for how long that has not turned, and in which task and line it stands. Only while it stands the thread
+looks at its evidence by itself.
 
 What stops the beats all the same: a stopped process, and C code that never lets go of the interpreter. While the server is
 away a beat waits; what was not sent is not made up for.
@@ -114,7 +115,7 @@ class Pulse:
         Args:
             credentials: where to, and as whom.
             name: of its connection, for people.
-            make: called on the working loop: what the daemon says of itself.
+            make: called on the working loop, and in the thread while that is stuck: what the daemon says of itself.
             task_name: called in the thread: what people call a task of the working loop.
             failed: called on the working loop when the thread has ended by an error, which is in the log.
         """
@@ -228,6 +229,10 @@ class Pulse:
             self._last, self._asked = self._asked.result(), None
         owes = self.loop.owes_s
         stuck = owes if owes > STUCK_S else 0.0
+        if stuck:
+            # What it took in hand just before it got stuck is known here alone. Nothing changes while it stands.
+            with contextlib.suppress(RuntimeError):  # it turns again, and something has changed under our eyes
+                self._last = self._make()
         return msgspec.structs.replace(
             self._last,
             at=datetime.now(UTC),

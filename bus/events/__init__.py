@@ -13,6 +13,7 @@ import msgspec
 
 from bus.events import (
     archive,
+    card,
     daemon,
     deadletter,
     decision,
@@ -55,6 +56,7 @@ NOUNS: dict[str, dict[str, type[msgspec.Struct]]] = {
     "ops": ops.EVENTS,
     "decision": decision.EVENTS,
     "slack": slack.EVENTS,
+    "card": card.EVENTS,
 }
 
 #: CloudEvents type -> Struct of its data.

@@ -38,7 +38,7 @@ class Exited(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GaveUp(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The launcher stopped restarting a daemon: the failure climbs to a person."""
+    """The launcher does not start a daemon again: the failure climbs to a person."""
 
     daemon: str
     host: str
@@ -48,6 +48,8 @@ class GaveUp(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: The exact command that a person runs.
     command: str
     status: int = 0
+    #: Its settings leave every restart to a person; without that it exited too often.
+    human: bool = False
 
 
 DaemonEvent = Started | Stopped | Exited | GaveUp

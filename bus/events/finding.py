@@ -42,6 +42,8 @@ class Kind(StrEnum):
     DAEMON_ENDED = "daemon_ended"
     #: Nobody of a kind of daemon beats: said by its neighbour in the watch ring.
     DAEMON_SILENT = "daemon_silent"
+    #: A card waits for a person.
+    PERSON_NEEDED = "person_needed"
     #: No sweep has finished in time: said by the launcher.
     SWEEP_LATE = "sweep_late"
     NO_RUNNER = "no_runner"

@@ -13,19 +13,25 @@ import structlog
 
 from bus.context import Context
 from bus.events import daemon as ev
+from bus.events.card import End, Opened, Reason
 from bus.ids import new_id
 from bus.server import EmbeddedServer
+from bus.store import CONTROL
 from services import credentials
 from services.app.parts import answer_freezes, watch_ring
 from services.daemon import Daemon, control_id, daemon
 from services.declaration import apply_fleet
 from services.drill.schedule import Rounds
+from services.fleet.daemons import RestartBy
 from services.fleet.file import LoadedFleet, load
 from services.fleet.registry import Registry, Settings
 from services.fleet.spec import Fleet
 from services.home import Home
 from services.launcher.filewatch import FileWatch
+from services.launcher.intensity import GiveUp
 from services.launcher.main import Launcher, Options, daemons
+from services.launcher.reporter import describe
+from services.launcher.watchdog import Watchdog
 from services.monitor.ring import Ring
 from services.receipts import Receipts
 
@@ -43,6 +49,8 @@ class EventReporter:
         """A child runs. Daemons say so themselves; the server cannot."""
         if name == EmbeddedServer.name:
             await self._write(name, ev.Started(daemon=name, boot_id="", host=self._running.host, pid=pid))
+            # It has no boot id: a pid is what tells two of its lives apart.
+            await self._running.bus.cards.close(control_id(name, self._running.host), End.BACK, str(pid))
 
     async def child_exited(self, name: str, pid: int, status: int, restart_in_s: float | None) -> None:
         """A child ended by itself or was killed."""
@@ -64,15 +72,36 @@ class EventReporter:
         )
         await self._write(name, exited)
 
-    async def child_gave_up(self, name: str, exits: int, period_s: float, status: int, command: str) -> None:
+    async def child_gave_up(self, name: str, pid: int, gave_up: GiveUp, status: int, command: str) -> None:
         """A child stays down: a person is needed."""
-        gave_up = ev.GaveUp(
-            daemon=name, host=self._running.host, exits=exits, period_s=period_s, command=command, status=status
+        running, human = self._running, gave_up.by is RestartBy.HUMAN
+        told = ev.GaveUp(
+            daemon=name,
+            host=running.host,
+            exits=gave_up.exits,
+            period_s=gave_up.period_s,
+            command=command,
+            status=status,
+            human=human,
         )
-        await self._write(name, gave_up)
+        await self._write(name, told)
+        seat = control_id(name, running.host)
+        last = await running.bus.store.last(CONTROL, f"ctl.daemon.{seat}.exited")
+        card = Opened(
+            instance=name,
+            host=running.host,
+            reason=Reason.HUMAN if human else Reason.GAVE_UP,
+            why=f"it ended ({describe(status)}), and {gave_up.why}" if human else gave_up.why,
+            command=command,
+            since=last.stored_at if last is not None else running.bus.author.now(),
+            pid=pid,
+            boot_id=last.data.boot_id if last is not None and isinstance(last.data, ev.Exited) else "",
+            by="launcher",
+        )
+        await running.bus.cards.hand(seat, card)
         if name == "warden":
             # The one who would say so is the one that is gone.
-            await self._ring.gone("warden", f"restarted too often ({exits} exits in {period_s:g} s)", command)
+            await self._ring.gone("warden", gave_up.why, command)
 
     async def _write(self, name: str, event: ev.DaemonEvent) -> None:
         bus = self._running.bus
@@ -119,6 +148,8 @@ async def run_launcher(home: Home, file: Path) -> None:
             await running.announce()
             answer_freezes(running, Receipts(running))
             ring = watch_ring(running)
+            watchdog = Watchdog(running, launcher.supervisor, lambda: launcher.settings, launcher.command)
+            running.accompany("watchdog", watchdog.run())
             running.accompany("drills", Rounds(running.bus, home, fleet.drills).run())
             yield EventReporter(running, ring)
 

@@ -25,7 +25,7 @@ def requests_of(bus: Bus, registry: Registry) -> Requests:
 
 def watch_ring(running: Daemon) -> Ring:
     """Let a daemon watch its neighbour in the watch ring until it ends."""
-    ring = Ring(running.bus, running.kind, running.instance, running.started_at)
+    ring = Ring(running.bus, running.kind, running.instance, running.started_at, running.home)
     running.accompany("ring", ring.run())
     return ring
 

@@ -49,6 +49,7 @@ COMMANDS: tuple[Command, ...] = (
         "config", "services.cli.config:app", _FLEET, "Show, change, compare and bring back the settings in effect."
     ),
     Command("ops", "services.cli.ops:app", _FLEET, "List what was done to the fleet, by whom and why."),
+    Command("cards", "services.cli.cards:cards", _FLEET, "List what waits for a person, with the command to paste."),
     Command("doctor", "services.cli.doctor:doctor", _FLEET, "Check the installation, and say what to do."),
     Command("drill", "services.cli.drill:drill", _FLEET, "Prove the guards with a real fault for each."),
     Command("freeze", "services.cli.freeze:freeze", _GUARDS, "Stop every write of the fleet, now."),

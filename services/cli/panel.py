@@ -37,6 +37,9 @@ def panel(view: Panel, tally: Tally | None = None) -> RenderableType:
     parts: list[RenderableType] = [_head(view)]
     # Not wrapped: a command in it is pasted in one piece.
     parts += [Text(f"  {reason}", style="yellow", no_wrap=True, overflow="ignore") for reason in view.reasons[:6]]
+    for card in view.cards:
+        # On a line of its own: it is pasted in one piece.
+        parts.append(Text(f"  {card.command}", style="bold", no_wrap=True, overflow="ignore"))
     parts += [_daemons(view), _roles(view)]
     if tally is not None:
         parts.append(replay_line(tally))

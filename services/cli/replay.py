@@ -19,8 +19,7 @@ from services.cli.fleet import EXAMPLE, running_fleet
 from services.cli.session import operator
 from services.cli.watch import show_until
 from services.fleet.file import load
-from services.home import resolve
-from services.launcher.main import SYSTEMS
+from services.home import SYSTEMS, resolve
 from services.replay import Replay
 from services.replay_file import TraceRow, read_trace
 from services.tally import Tally

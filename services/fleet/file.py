@@ -22,6 +22,7 @@ import msgspec
 
 from bus import errors
 from services.fleet import checks, durations, place
+from services.fleet.daemons import Restart, Watchdog
 from services.fleet.duty import Incidents, Rotation, Step
 from services.fleet.slack import Rule, Slack
 from services.fleet.spec import (
@@ -36,7 +37,6 @@ from services.fleet.spec import (
     Project,
     Projector,
     Prompt,
-    Restart,
     Role,
     Schedule,
 )
@@ -55,6 +55,8 @@ _DURATIONS = {
     (Backoff, "cap"),
     (Schedule, "catch_up"),
     (Restart, "period"),
+    (Watchdog, "silent"),
+    (Watchdog, "busy"),
     (Drills, "every"),
     (Projector, "publish"),
     (Archive, "hot"),

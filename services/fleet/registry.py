@@ -20,11 +20,11 @@ from bus.bucket import Bucket, Entry, Write
 from bus.events.moment import Moment
 from bus.invocation import Limits
 from services.fleet import value
+from services.fleet.daemons import Daemons
 from services.fleet.duty import Escalation, Hours, Incidents, Person, Rotation
 from services.fleet.slack import Slack
 from services.fleet.spec import (
     Archive,
-    Daemons,
     Drills,
     Fleet,
     LoopLimits,

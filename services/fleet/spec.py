@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from bus import invocation
+from services.fleet.daemons import Daemons
 from services.fleet.duty import Escalation, Hours, Incidents, Person, Rotation
 from services.fleet.slack import Slack
 from services.fleet.table import Count, Name, Positive
@@ -243,27 +244,6 @@ class Server(_Table, frozen=True):
     #: The embedded server flushes every write to the disk before it acknowledges it: nothing acknowledged is lost with
     #: the power, at the price of speed.
     sync_always: bool = False
-
-
-class Restart(_Table, frozen=True):
-    """Restart intensity, as in OTP: more than `exits` within `period` seconds, and the failure climbs to a person."""
-
-    exits: Count = 3
-    period: Positive = 300.0
-
-
-class AgentRunner(_Table, frozen=True):
-    """How the launcher runs agent_runner."""
-
-    #: Processes on this machine; all of them share the work.
-    instances: Count = 1
-
-
-class Daemons(_Table, frozen=True):
-    """How the launcher runs the daemons."""
-
-    agent_runner: AgentRunner = AgentRunner()
-    restart: Restart = Restart()
 
 
 class Reload(_Table, frozen=True):

@@ -11,6 +11,7 @@ from bus.events import daemon as daemon_events
 from bus.liveness import BEAT_S, Heartbeat
 from bus.puller import EXPIRES_S
 from bus.store import Recorded
+from services.launcher.reporter import describe
 
 #: Seconds without a beat after which a daemon is late.
 LATE_S = 2.5 * BEAT_S
@@ -116,7 +117,7 @@ def missing(seat: str, last: daemon_events.DaemonEvent) -> DaemonLine:
     kind = name.rpartition("-")[0] or name
     match last:
         case daemon_events.GaveUp():
-            note = f"restarted too often ({last.exits} exits in {last.period_s:g} s); run: {last.command}"
+            note = f"{_gave_up(last)}; run: {last.command}"
             return DaemonLine(name=name, state=State.DOWN, daemon=kind, host=last.host, note=note)
         case daemon_events.Exited():
             return DaemonLine(name=name, state=State.DOWN, daemon=kind, host=last.host, pid=last.pid)
@@ -126,3 +127,9 @@ def missing(seat: str, last: daemon_events.DaemonEvent) -> DaemonLine:
             )
         case daemon_events.Stopped():
             return DaemonLine(name=name, state=State.DOWN, daemon=kind)
+
+
+def _gave_up(last: daemon_events.GaveUp) -> str:
+    if last.human:
+        return f"only a person restarts it ({describe(last.status)})"
+    return f"restarted too often ({last.exits} exits in {last.period_s:g} s)"

@@ -38,8 +38,8 @@ async def gather(bus: Bus, registry: Registry, *, findings: bool = True) -> Pane
     """
     now = datetime.now(UTC)
     unseen: list[str] = []
-    beats, facts, dead, switch = await asyncio.gather(
-        bus.liveness.all(), _facts(bus, unseen), _dead_letters(bus), freezes.read(bus)
+    beats, facts, dead, switch, cards = await asyncio.gather(
+        bus.liveness.all(), _facts(bus, unseen), _dead_letters(bus), freezes.read(bus), bus.cards.waiting()
     )
     roles = await asyncio.gather(*(_role(bus, project, name, facts) for project, name in registry.roles))
     daemons = await _daemons(bus, beats, now)
@@ -69,6 +69,7 @@ async def gather(bus: Bus, registry: Registry, *, findings: bool = True) -> Pane
         monitor=await _monitor(bus, unseen) if findings else None,
         incidents=await incidents.look(bus, now) if findings else (),
         config=await drift.line(bus, registry, beats),
+        cards=cards,
         unseen=tuple(unseen),
     )
     verdict, reasons = judge(panel)

@@ -9,10 +9,11 @@ import msgspec
 
 from bus import flags
 from bus.events.finding import Kind
+from services.cards import Card
 from services.config.drift import ConfigLine
 from services.freezes import Freeze
 from services.guards.proofs import GuardLine
-from services.health.daemons import DaemonLine, State
+from services.health.daemons import DaemonLine
 from services.incident.line import IncidentLine
 from services.monitor.status import Status
 from services.projector.line import TablesLine
@@ -86,6 +87,8 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
     incidents: tuple[IncidentLine, ...] = ()
     #: The settings in effect, and where they differ from the fleet file and from what daemons run with.
     config: ConfigLine | None = None
+    #: What waits for a person, about a daemon: the oldest first.
+    cards: tuple[Card, ...] = ()
     #: What could not be looked at, and why.
     unseen: tuple[str, ...] = ()
     #: Of a past moment: what no log can tell of it. Neither good nor bad.
@@ -93,9 +96,8 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def waits(self) -> tuple[str, ...]:
-        """What waits for a person, each with what that person runs."""
+        """What waits for a person beside the cards, each with what that person runs."""
         said: list[str] = [f"{line.told}: {line.command}" for line in self.incidents]
-        said += [f"{line.name}: {line.note}" for line in self.daemons if line.state is State.DOWN and line.note]
         if self.dead_letters:
             said.append(f"{self.dead_letters:,} dead letter{'s' if self.dead_letters > 1 else ''}: systems dlq ls")
         if self.kill_switch.mode is flags.Mode.HARD:

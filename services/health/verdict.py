@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bus import flags
 from bus.events.finding import Kind, Severity
+from services.cards import is_urgent
 from services.config.drift import ConfigLine
 from services.health.daemons import State
 from services.health.panel import Panel, Verdict
@@ -12,7 +13,7 @@ from services.launcher.reporter import describe
 #: Kinds of finding that the panel judges by itself, by what it sees now.
 _SEEN_LIVE = frozenset({
     Kind.BUS_DOWN, Kind.DAEMON_DOWN, Kind.DAEMON_LATE, Kind.DAEMON_DEAF, Kind.DAEMON_ENDED, Kind.NO_RUNNER, Kind.DEAD_LETTERS,
-    Kind.FROZEN, Kind.FREEZE_UNANSWERED, Kind.WRITTEN_FROZEN, Kind.REFUSED, Kind.PAUSED, Kind.SPEND_UNVERIFIED, Kind.DRILL_FAILED,
+    Kind.PERSON_NEEDED, Kind.FROZEN, Kind.FREEZE_UNANSWERED, Kind.WRITTEN_FROZEN, Kind.REFUSED, Kind.PAUSED, Kind.SPEND_UNVERIFIED, Kind.DRILL_FAILED,
 })  # fmt: skip
 
 
@@ -26,7 +27,12 @@ def judge(panel: Panel) -> tuple[Verdict, tuple[str, ...]]:
     backlog = sum(role.backlog for role in panel.roles)
     if not runners:
         (ultra if backlog else concern).append(f"no agent_runner is alive; {backlog:,} invocations wait")
+    for card in panel.cards:
+        (ultra if is_urgent(card) else concern).append(f"{card.sentence}: a person is needed")
+    carded = {(card.instance, card.host) for card in panel.cards}
     for line in panel.daemons:
+        if (line.name, line.host) in carded and line.state is State.DOWN:
+            continue  # said by its card
         if line.state is State.DOWN and line.note:
             ultra.append(f"{line.name} is down: {line.note}")
         elif line.state not in (State.ALIVE, State.STARTING):

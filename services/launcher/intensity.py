@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from services.fleet.spec import Restart
+from services.fleet.daemons import Restart, RestartBy
 
 #: Seconds until the first restart, doubled with each exit within the period: a port or a lock needs a moment to be free again.
 FIRST_DELAY_S = 0.1
@@ -22,10 +22,18 @@ class Again(msgspec.Struct, frozen=True):
 
 
 class GiveUp(msgspec.Struct, frozen=True):
-    """Leave it down: it exited `exits` times within `period_s` seconds."""
+    """Leave it down: it exited `exits` times within `period_s` seconds, or only a person may restart it."""
 
     exits: int
     period_s: float
+    by: RestartBy = RestartBy.ALWAYS
+
+    @property
+    def why(self) -> str:
+        """The reason, for people."""
+        if self.by is RestartBy.HUMAN:
+            return "only a person restarts it"
+        return f"restarted too often ({self.exits} exits in {self.period_s:g} s)"
 
 
 def recent(exits: tuple[float, ...], now: float, spec: Restart) -> tuple[float, ...]:
@@ -33,9 +41,16 @@ def recent(exits: tuple[float, ...], now: float, spec: Restart) -> tuple[float, 
     return tuple(at for at in exits if now - at < spec.period)
 
 
-def decide_restart(exits: tuple[float, ...], now: float, spec: Restart) -> Again | GiveUp:
-    """What follows the last of `exits`: up to ``spec.exits`` within ``spec.period`` seconds are followed by a restart."""
+def decide_restart(
+    exits: tuple[float, ...], now: float, spec: Restart, by: RestartBy = RestartBy.ALWAYS
+) -> Again | GiveUp:
+    """What follows the last of `exits`: up to ``spec.exits`` within ``spec.period`` seconds are followed by a restart.
+
+    None is, whatever the intensity, of what only a person restarts.
+    """
     count = len(recent(exits, now, spec))
+    if by is RestartBy.HUMAN:
+        return GiveUp(count, spec.period, by)
     if count > spec.exits:
         return GiveUp(count, spec.period)
     # 2**16 is far above the longest delay: a fleet may allow any number of exits.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -26,8 +27,9 @@ from bus import errors, server
 from bus.context import Context
 from bus.server import EmbeddedServer
 from services import credentials
-from services.fleet.spec import Daemons, Fleet
-from services.home import Home, write_json
+from services.fleet.daemons import Daemons
+from services.fleet.spec import Fleet
+from services.home import SYSTEMS, Home, write_json
 from services.launcher import control
 from services.launcher.control import Answer, ControlServer, Phase
 from services.launcher.program import Child, ChildSpec
@@ -40,8 +42,6 @@ log = structlog.get_logger()
 #: What a draining daemon needs beyond the longest grace of a role: release, farewell, connection.
 STOP_MARGIN_S = 10.0
 
-#: The command line of this installation, by its whole path: what a person is told to run must work in any shell.
-SYSTEMS = str(Path(sys.executable).parent / "systems")
 #: Seconds after which a start that goes on in spite of its cancellation is cancelled again.
 CANCEL_AGAIN_S = 0.5
 
@@ -80,7 +80,9 @@ class Launcher:
         self.options = options
         self.home = options.home
         self.phase = Phase.STARTING
-        self.supervisor = Supervisor(options.fleet.daemons.restart, LogReporter())
+        #: How the daemons are run: as the registry says once it is read.
+        self.settings = options.fleet.daemons
+        self.supervisor = Supervisor(self.settings.restart, LogReporter())
         #: Set when everything has been started once.
         self.ready = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -101,7 +103,13 @@ class Launcher:
     def take(self, settings: Daemons, commands: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
         """Run other daemons than those it was made for, before they are started: as `settings` ask for, by these commands."""
         self.options = msgspec.structs.replace(self.options, daemons=commands)
+        self.settings = settings
         self.supervisor.intensity(settings.restart)
+
+    def command(self, verb: str, name: str, reason: str = "") -> str:
+        """What a person runs for a child, by its whole path: ``…/systems restart warden --reason hung --home /srv/fleet``."""
+        why = ["--reason", reason] if reason else []
+        return shlex.join([SYSTEMS, verb, name, *why, "--home", str(self.home.path)])
 
     def stop(self) -> None:
         """Ask for the end; the second time, for a quick one."""
@@ -144,7 +152,7 @@ class Launcher:
             self.supervisor.listen(reporter)
             bus.push_async_callback(self.supervisor.unlisten, reporter)
         for child in self._children():
-            await self.supervisor.add(child, f"{SYSTEMS} start {child.name} --home {self.home.path}")
+            await self.supervisor.add(child, self.command("start", child.name), self.settings.restart_by(child.name))
 
     async def _server(self) -> Context:
         """The fleet's server: an embedded one that is started, or another that is only named."""

@@ -10,6 +10,8 @@ from typing import Protocol
 
 import structlog
 
+from services.launcher.intensity import GiveUp
+
 log = structlog.get_logger()
 
 
@@ -24,8 +26,8 @@ class Reporter(Protocol):
         """It ended by itself or was killed; `restart_in_s` is None when it stays down."""
         ...
 
-    async def child_gave_up(self, name: str, exits: int, period_s: float, status: int, command: str) -> None:
-        """It exited `exits` times within `period_s` seconds and stays down until a person runs `command`."""
+    async def child_gave_up(self, name: str, pid: int, gave_up: GiveUp, status: int, command: str) -> None:
+        """It stays down, for the reason given, until a person runs `command`; `pid` is what it was."""
         ...
 
 
@@ -40,13 +42,14 @@ class LogReporter:
         """Log it."""
         log.warning("child_exited", name=name, pid=pid, status=describe(status), restart_in_s=restart_in_s)
 
-    async def child_gave_up(self, name: str, exits: int, period_s: float, status: int, command: str) -> None:
+    async def child_gave_up(self, name: str, pid: int, gave_up: GiveUp, status: int, command: str) -> None:
         """Log it, with what a person can do."""
         log.error(
             "child_gave_up",
             name=name,
+            pid=pid,
             status=describe(status),
-            reason=f"{exits} exits within {period_s:g} s",
+            reason=gave_up.why,
             remedy=f"look into the log of {name}, then run: {command}",
         )
 

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from bus import errors
-from services.fleet.spec import Restart
+from services.fleet.daemons import Restart, RestartBy
 from services.launcher.intensity import GiveUp, decide_restart, recent
 from services.launcher.program import Program
 from services.launcher.reporter import Reporter
@@ -45,7 +45,7 @@ class State(StrEnum):
     STOPPING = "stopping"
     #: Down because somebody asked for it.
     STOPPED = "stopped"
-    #: Down because it exceeded the intensity.
+    #: Down until a person starts it: it exceeded the intensity, or only a person restarts it.
     GAVE_UP = "gave_up"
 
 
@@ -69,9 +69,10 @@ class ChildStatus(msgspec.Struct, frozen=True, kw_only=True):
 class _Kept:
     """A program and what has happened to it."""
 
-    def __init__(self, program: Program, command: str) -> None:
+    def __init__(self, program: Program, command: str, by: RestartBy) -> None:
         self.program = program
         self.command = command
+        self.by = by
         self.state = State.STARTING
         self.exits: tuple[float, ...] = ()
         self.starts = 0
@@ -149,19 +150,20 @@ class Supervisor:
         finally:
             task.cancel()
 
-    async def add(self, program: Program, command: str) -> None:
+    async def add(self, program: Program, command: str, by: RestartBy = RestartBy.ALWAYS) -> None:
         """Start a program, and keep it running from then on.
 
         Args:
             program: not started yet, under a name of its own.
             command: what a person runs when it was given up on.
+            by: who restarts it.
 
         Raises:
             BusError, OSError: its very first start failed; it is not kept.
         """
         if program.name in self._children:
             raise errors.Conflict(f"expected a new child, got: {program.name} is already supervised")
-        child = _Kept(program, command)
+        child = _Kept(program, command, by)
         await program.start()
         self._children[program.name] = child
         self._started(child)
@@ -220,6 +222,18 @@ class Supervisor:
             return
         child.restart_asked = True
         self._end(child)
+
+    def kill(self, name: str, pid: int) -> bool:
+        """End a child that hangs, now, if it is still that process; its end counts like any other that nobody asked for.
+
+        Raises:
+            UnknownName: there is no such child.
+        """
+        child = self._child(name)
+        if child.state is not State.RUNNING or child.pid != pid:
+            return False
+        child.program.kill()
+        return True
 
     async def stop_all(self, keep: Collection[str] = ()) -> None:
         """Stop all children but those in `keep`, the last started first, each before the next."""
@@ -288,12 +302,12 @@ class Supervisor:
         """Count an exit nobody asked for; True after the delay, False if it stays down."""
         now, name, command = self._monotonic(), child.program.name, child.command
         child.exits = (*recent(child.exits, now, self._restart), now)
-        decision = decide_restart(child.exits, now, self._restart)
+        decision = decide_restart(child.exits, now, self._restart, child.by)
         if isinstance(decision, GiveUp):
-            exits, period = decision.exits, decision.period_s
+            gave_up = decision
             child.state = State.GAVE_UP
             self._report(lambda reporter: reporter.child_exited(name, pid, status, None))
-            self._report(lambda reporter: reporter.child_gave_up(name, exits, period, status, command))
+            self._report(lambda reporter: reporter.child_gave_up(name, pid, gave_up, status, command))
             return False
         delay = decision.delay_s
         child.state = State.WAITING

@@ -177,6 +177,8 @@ def _explains(root: Finding, child: Finding) -> bool:
         return False
     if child.kind in _EXPLAINS.get(root.kind, ()):
         return True
+    if root.kind is Kind.PERSON_NEEDED:
+        return child.kind in _DAEMON_GONE and child.subject == root.subject
     if root.kind is Kind.PAUSED:
         return child.kind in {Kind.NO_CONSUMERS, Kind.BACKLOG} and child.subject == root.subject
     if root.kind in _DAEMON_GONE:

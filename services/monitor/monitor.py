@@ -54,6 +54,8 @@ SCHEDULE = "monitor.sweep"
 _ALARMS = [
     "ctl.daemon.*.exited",
     "ctl.daemon.*.gave_up",
+    "ctl.card.*.opened",
+    "ctl.card.*.closed",
     "ctl.freeze.*.frozen",
     "ctl.freeze.*.thawed",
     "ctl.quota.*.tripped",

@@ -8,8 +8,10 @@ several watchers of one kind say it once. Not noticed from inside: that all of t
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Collection
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -17,13 +19,15 @@ import structlog
 from bus import errors
 from bus.events import daemon as daemons
 from bus.events import finding as ev
+from bus.events.card import End, Opened, Reason
 from bus.events.finding import CloseReason, Evidence, Kind, Severity
 from bus.events.sweep import Finished
 from bus.liveness import BEAT_S, Heartbeat
 from bus.store import CONTROL, Recorded
-from services.daemon import Bus
-from services.fleet.registry import MONITOR_KEY
+from services.daemon import Bus, control_id
+from services.fleet.registry import FILE_KEY, MONITOR_KEY, AppliedFile
 from services.fleet.spec import Monitor
+from services.home import SYSTEMS
 from services.monitor.finding import Finding, opened
 from services.monitor.ledger import scope
 
@@ -31,8 +35,9 @@ log = structlog.get_logger()
 
 #: Who watches whom.
 ORDER = ("launcher", "agent_runner", "slack_mirror", "warden", "projector")
+LAUNCHER = "launcher"
 #: Who also watches that sweeps come.
-SWEEP_WATCHERS = frozenset({"launcher", "slack_mirror"})
+SWEEP_WATCHERS = frozenset({LAUNCHER, "slack_mirror"})
 #: Seconds between two looks, at most.
 LOOK_S = 5.0
 #: Seconds without a beat after which a daemon does not count as there.
@@ -68,14 +73,24 @@ def late_by(last: datetime | None, since: datetime, now: datetime, limits: Monit
     return max(0.0, waited - limits.every) if waited > limits.every + limits.grace else 0.0
 
 
+def launching(home: Path, file: str, pid: int) -> str:
+    """What a person runs to have a launcher again. Pure.
+
+    One that hangs holds the home's lock, so it goes first; its children end with it, by their leashes.
+    """
+    words = [SYSTEMS, "up", "--detach", *(["--fleet", file] if file else []), "--home", str(home)]
+    return (f"kill -9 {pid}; " if pid else "") + shlex.join(words)
+
+
 class Ring:
     """One daemon's place in the ring."""
 
-    def __init__(self, bus: Bus, kind: str, instance: str, started_at: datetime) -> None:
+    def __init__(self, bus: Bus, kind: str, instance: str, started_at: datetime, home: Path) -> None:
         self._bus = bus
         self._kind = kind
         self._instance = instance
         self._started_at = started_at
+        self._home = home
         self._silent = 0
 
     async def run(self) -> None:
@@ -110,20 +125,25 @@ class Ring:
         if not is_silent(neighbour, beats, self._bus.author.now()):
             self._silent = 0
             await self._over(Kind.DAEMON_SILENT, neighbour)
+            await self._heard(neighbour, beats)
             return
         self._silent += 1
         if self._silent >= _LOOKS:
             await self.gone(neighbour)
+            if neighbour == LAUNCHER:
+                await self._hand_over()
 
     async def _owed(self) -> set[str]:
         """The kinds that should be there: the last word about one of their seats is not that it was asked to stop."""
+        return {kind_of(last) for last in (await self._lasts()).values() if not isinstance(last.data, daemons.Stopped)}
+
+    async def _lasts(self) -> dict[str, Recorded]:
+        """The last word about each seat."""
         info = await self._bus.connection.api(f"STREAM.INFO.{CONTROL}", {"subjects_filter": "ctl.daemon.>"})
-        seats = {subject.split(".")[2] for subject in info["state"].get("subjects") or {}}
-        lasts = await asyncio.gather(*(self._bus.store.last(CONTROL, f"ctl.daemon.{seat}.*") for seat in sorted(seats)))
+        seats = sorted({subject.split(".")[2] for subject in info["state"].get("subjects") or {}})
+        lasts = await asyncio.gather(*(self._bus.store.last(CONTROL, f"ctl.daemon.{seat}.*") for seat in seats))
         return {
-            kind_of(last)
-            for last in lasts
-            if last is not None and last.data is not None and not isinstance(last.data, daemons.Stopped)
+            seat: last for seat, last in zip(seats, lasts, strict=True) if last is not None and last.data is not None
         }
 
     async def gone(self, kind: str, why: str = "", command: str = "") -> None:
@@ -141,6 +161,36 @@ class Ring:
                 by=self._instance,
             )
         )
+
+    async def _hand_over(self) -> None:
+        """Nobody supervises the daemons of a host any more, and nobody but a person starts a launcher."""
+        entry = await self._bus.bucket("registry").get(FILE_KEY)
+        file = msgspec.json.decode(entry.value, type=AppliedFile).path if entry is not None else ""
+        for seat, last in (await self._lasts()).items():
+            if not isinstance(last.data, daemons.Started) or last.data.daemon != LAUNCHER:
+                continue
+            started = last.data
+            card = Opened(
+                instance=LAUNCHER,
+                host=started.host,
+                reason=Reason.SILENT,
+                why="it gives no sign of life: nobody restarts what dies there",
+                command=launching(self._home, file, started.pid),
+                since=self._bus.author.now(),
+                pid=started.pid,
+                boot_id=started.boot_id,
+                by=self._instance,
+            )
+            await self._bus.cards.hand(seat, card)
+
+    async def _heard(self, kind: str, beats: Collection[Heartbeat]) -> None:
+        """What was said to be silent and beats again under the same boot id waits for nobody."""
+        for beat in beats if kind == LAUNCHER else ():
+            seat = control_id(beat.instance, beat.host)
+            if beat.daemon == LAUNCHER and await self._bus.cards.close(
+                seat, End.HEARD, beat.boot_id, only=Reason.SILENT
+            ):
+                log.info("launcher_heard_again", host=beat.host, boot_id=beat.boot_id)
 
     async def _watch_sweeps(self, limits: Monitor) -> None:
         last = await self._bus.store.last(CONTROL, "ctl.sweep.*.finished")

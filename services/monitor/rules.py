@@ -14,6 +14,7 @@ from bus import flags
 from bus.events import finding as ev
 from bus.events import message, quota, schedule
 from bus.events.finding import Evidence, Kind, Severity
+from services.cards import is_urgent
 from services.daemon import control_id
 from services.fleet.spec import Monitor
 from services.health.daemons import DaemonLine, State
@@ -219,6 +220,21 @@ def _down(line: DaemonLine, subject: str, at: datetime, last: Said | None) -> Fi
         evidence=(last.evidence,) if last is not None else (),
         command=f"systems start {line.name}",
     )
+
+
+def cards(seen: Seen, _limits: Monitor) -> Findings:
+    """A daemon waits for a person: what is said of it elsewhere goes back to that."""
+    for card in seen.panel.cards if seen.panel is not None else ():
+        yield Finding(
+            kind=Kind.PERSON_NEEDED,
+            severity=ULTRA if is_urgent(card) else CONCERN,
+            subject=f"{card.instance}@{card.host}",
+            title=f"{card.sentence}: a person is needed",
+            since=card.since,
+            evidence=(Evidence("CONTROL", card.seq),),
+            detail=f"said by {card.by}" if card.by else "",
+            command=card.command,
+        )
 
 
 def no_runner(seen: Seen, _limits: Monitor) -> Findings:
@@ -659,6 +675,7 @@ RULES: tuple[Rule, ...] = (
     Rule(clock, Part.SERVER, (Kind.CLOCK_SKEW,)),
     Rule(certificate, Part.SERVER, (Kind.CERTIFICATE_ENDS,)),
     Rule(daemons, Part.PANEL, (Kind.DAEMON_DOWN, Kind.DAEMON_LATE, Kind.DAEMON_DEAF, Kind.DAEMON_ENDED)),
+    Rule(cards, Part.PANEL, (Kind.PERSON_NEEDED,)),
     Rule(no_runner, Part.PANEL, (Kind.NO_RUNNER,)),
     Rule(consumers, Part.PANEL, (Kind.NO_CONSUMERS, Kind.BACKLOG, Kind.CONSUMER_STUCK, Kind.STRANDED)),
     Rule(claims, Part.WORK, (Kind.CLAIM_OLD,)),

@@ -9,6 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from bus.events import ops as ev
+from bus.events.card import Opened
 from bus.events.moment import Moment
 from bus.store import Recorded
 
@@ -59,6 +60,8 @@ class No(msgspec.Struct, frozen=True):
     reason: str
     #: The exact command that a person runs instead.
     command: str = ""
+    #: What is handed to that person, where somebody has to come; None where the sentence is enough.
+    card: Opened | None = None
 
 
 def evolve(state: Operation | None, id_: str, event: ev.OpsEvent, at: datetime) -> Operation | None:

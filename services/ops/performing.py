@@ -18,7 +18,7 @@ from bus import errors
 from bus.events import ops as ev
 from bus.store import CONTROL, Recorded
 from services import decisions
-from services.daemon import Bus
+from services.daemon import Bus, control_id
 from services.ops import operation
 from services.ops.operation import No, Operation
 
@@ -115,6 +115,9 @@ async def perform(bus: Bus, action: Action, *, who: str, why: str, decision: int
         raise
     began = await _begin(bus, id_, action, no)
     if isinstance(began, ev.Refused):
+        if no is not None and no.card is not None:
+            card = msgspec.structs.replace(no.card, by=who, operation=id_)
+            await bus.cards.hand(control_id(card.instance, card.host), card)
         raise ActionRefused(began.reason, began.command)
     since = time.monotonic()
     try:

@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 
 from bus import errors
+from bus.events.card import Opened, Reason
 from bus.liveness import Heartbeat
 from bus.server import EmbeddedServer
 from services.daemon import Bus
 from services.health.daemons import State, state_of
-from services.home import Home
+from services.home import SYSTEMS, Home
 from services.launcher import control
-from services.launcher.main import SYSTEMS
 from services.launcher.supervisor import ChildStatus
 from services.launcher.supervisor import State as Child
 from services.ops.operation import No
@@ -85,7 +85,21 @@ class RestartDaemon:
 
     async def check(self) -> No | None:
         """Not from inside, and not the launcher."""
-        return forbidden(self.target, self._within, self._home, self._why)
+        no = forbidden(self.target, self._within, self._home, self._why)
+        beat = await self._beat(0) if no is not None and self._within == self.target else None
+        if no is None or beat is None:
+            return no
+        card = Opened(
+            instance=self.target,
+            host=beat.host,
+            reason=Reason.INSIDE,
+            why=f"a handler that it runs itself asks for its restart: {self._why}",
+            command=no.command,
+            since=self._bus.author.now(),
+            pid=beat.pid,
+            boot_id=beat.boot_id,
+        )
+        return msgspec.structs.replace(no, card=card)
 
     async def carry_out(self, _id: str) -> dict[str, Any]:
         """Drain, stop, start, and wait for evidence."""

@@ -8,6 +8,7 @@ It never restarts itself.
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -137,7 +138,7 @@ class Runner:
 
     def evidence(self) -> tuple[datetime | None, datetime | None]:
         """When a message was last delivered here, and when the server last answered an empty pull."""
-        pullers = [worker.puller for worker in self.workers.values()]
+        pullers = [worker.puller for worker in list(self.workers.values())]
         return (
             _wall(max((p.last_message_at for p in pullers if p.last_message_at is not None), default=None)),
             _wall(max((p.last_empty_at for p in pullers if p.last_empty_at is not None), default=None)),
@@ -145,7 +146,7 @@ class Runner:
 
     def progress_at(self) -> datetime | None:
         """When a handler in hand last gave a sign of progress."""
-        return _wall(max((one.progress_at for one in self._desk.keeper.running.values()), default=None))
+        return _wall(max((one.progress_at for one in list(self._desk.keeper.running.values())), default=None))
 
     def task_name(self, task: asyncio.Task[Any]) -> str:
         """The invocation whose handler a task runs, else the task's own name; from any thread."""
@@ -214,4 +215,5 @@ class Runner:
 def _wall(loop_time: float | None) -> datetime | None:
     if loop_time is None:
         return None
-    return datetime.now(UTC) - timedelta(seconds=asyncio.get_running_loop().time() - loop_time)
+    # Not by the running loop: a stuck runner's evidence is read beside it. Its seconds are those of the monotonic clock.
+    return datetime.now(UTC) - timedelta(seconds=time.monotonic() - loop_time)

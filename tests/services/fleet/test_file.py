@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from services.fleet import file
+from services.fleet.daemons import Restart
 from services.fleet.file import FleetFileError, load
-from services.fleet.spec import Backoff, ExecHandler, Overlap, Projector, Prompt, Restart, Schedule, Server
+from services.fleet.spec import Backoff, ExecHandler, Overlap, Projector, Prompt, Schedule, Server
 
 ROLE = '[projects.shop.roles.coder]\nhandler = { kind = "trace" }\n'
 

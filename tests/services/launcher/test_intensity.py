@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.fleet.spec import Restart
+from services.fleet.daemons import Restart, RestartBy
 from services.launcher.intensity import FIRST_DELAY_S, LONGEST_DELAY_S, Again, GiveUp, decide_restart, recent
 
 specs = st.builds(Restart, exits=st.integers(1, 50), period=st.floats(0.1, 3600))
@@ -57,3 +57,11 @@ def test_intensity_ends_a_loop_of_crashes(spec: Restart, life: float) -> None:
     for n in range(spec.exits + 1):
         exits = (*exits, n * step)
     assert decide_restart(exits, exits[-1], spec) == GiveUp(spec.exits + 1, spec.period)
+
+
+@given(times.filter(len), specs)
+def test_intensity_of_what_only_a_person_restarts_is_none(exits: tuple[float, ...], spec: Restart) -> None:
+    """However rarely it dies, it is left to a person."""
+    decision = decide_restart(exits, exits[-1], spec, RestartBy.HUMAN)
+    assert isinstance(decision, GiveUp)
+    assert decision.why == "only a person restarts it"

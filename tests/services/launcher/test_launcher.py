@@ -17,7 +17,8 @@ import pytest
 
 from bus import context, errors, port
 from bus.context import Context
-from services.fleet.spec import AgentRunner, Daemons, Fleet, Projector, Server
+from services.fleet.daemons import AgentRunner, Daemons
+from services.fleet.spec import Fleet, Projector, Server
 from services.home import Home
 from services.launcher import control
 from services.launcher.control import Phase
@@ -39,7 +40,8 @@ from pathlib import Path
 import msgspec, nats
 from bus import errors
 from services import logs
-from services.fleet.spec import AgentRunner, Fleet
+from services.fleet.daemons import AgentRunner
+from services.fleet.spec import Fleet
 from services.home import Home
 from services.launcher.main import Launcher, Options
 

@@ -15,8 +15,9 @@ import pytest
 
 from bus import errors
 from bus.server import EmbeddedServer, Options
-from services.fleet.spec import Restart
+from services.fleet.daemons import Restart, RestartBy
 from services.launcher import program
+from services.launcher.intensity import GiveUp
 from services.launcher.program import Child, ChildSpec
 from services.launcher.supervisor import NOT_STARTED, ChildStatus, State, Supervisor
 
@@ -39,8 +40,8 @@ class Recorder:
     async def child_exited(self, name: str, pid: int, status: int, restart_in_s: float | None) -> None:
         self.reports.put_nowait(("exited", name, pid, status, restart_in_s))
 
-    async def child_gave_up(self, name: str, exits: int, period_s: float, status: int, command: str) -> None:
-        self.reports.put_nowait(("gave_up", name, exits, period_s, status, command))
+    async def child_gave_up(self, name: str, pid: int, gave_up: GiveUp, status: int, command: str) -> None:
+        self.reports.put_nowait(("gave_up", name, pid, gave_up, status, command))
 
     async def next(self, kind: str, name: str) -> tuple[Any, ...]:
         """The next report of this kind about this child; others are passed over."""
@@ -105,7 +106,8 @@ async def test_child_beyond_the_intensity_is_given_up_on(child: Callable[..., Ch
     async with Supervisor(Restart(exits=2), recorder) as supervisor:
         await supervisor.add(child("good"), "")
         await supervisor.add(child("bad", "exit 3"), "bring bad back")
-        assert await recorder.next("gave_up", "bad") == ("gave_up", "bad", 3, 300.0, 3, "bring bad back")
+        _, _, pid, gave_up, ended, command = await recorder.next("gave_up", "bad")
+        assert (pid > 0, gave_up, ended, command) == (True, GiveUp(3, 300.0), 3, "bring bad back")
         good, bad = supervisor.status()
         assert (bad.state, bad.pid, bad.restarts, bad.last_status) == (State.GAVE_UP, 0, 2, 3)
         assert (good.state, good.restarts) == (State.RUNNING, 0)
@@ -122,6 +124,22 @@ async def test_child_given_up_on_starts_again_when_asked(child: Callable[..., Ch
         supervisor.start("a")
         _, _, pid = await recorder.next("started", "a")
         os.kill(pid, signal.SIGKILL)
+        await recorder.next("started", "a")
+        assert status(supervisor, "a").state is State.RUNNING
+
+
+async def test_child_that_only_a_person_restarts_stays_down(child: Callable[..., Child]) -> None:
+    """Its first end is its last until somebody starts it; the other children are restarted as ever."""
+    recorder = Recorder()
+    async with Supervisor(Restart(exits=9), recorder) as supervisor:
+        await supervisor.add(child("a"), "bring a back", RestartBy.HUMAN)
+        pid = status(supervisor, "a").pid
+        assert not supervisor.kill("a", pid + 1)
+        assert supervisor.kill("a", pid)
+        assert await recorder.next("exited", "a") == ("exited", "a", pid, -9, None)
+        assert (await recorder.next("gave_up", "a"))[2:] == (pid, GiveUp(1, 300.0, RestartBy.HUMAN), -9, "bring a back")
+        assert status(supervisor, "a").state is State.GAVE_UP
+        supervisor.start("a")
         await recorder.next("started", "a")
         assert status(supervisor, "a").state is State.RUNNING
 

@@ -177,6 +177,23 @@ def test_bus_that_ended_mutes_what_follows_from_it() -> None:
     assert [(e.change, e.cause) for e in unmuted] == [(Change.UNMUTED, "")]
 
 
+def test_card_mutes_what_else_is_said_of_its_daemon() -> None:
+    """A daemon that waits for a person is told once, with the command: down, deaf and late of the same one go back to it."""
+    card = Finding(
+        kind=Kind.PERSON_NEEDED,
+        severity=Severity.ULTRA,
+        subject="warden@h",
+        title="a person is needed",
+        since=NOW,
+    )
+    down = msgspec.structs.replace(card, kind=Kind.DAEMON_DOWN)
+    other = msgspec.structs.replace(card, kind=Kind.DAEMON_DOWN, subject="projector@h")
+    outcome = step({}, [down, other, card])
+    causes = {(k.finding.kind, k.finding.subject): k.finding.cause for k in outcome.known}
+    assert causes[Kind.DAEMON_DOWN, "warden@h"] == card.fingerprint
+    assert causes[Kind.DAEMON_DOWN, "projector@h"] == causes[Kind.PERSON_NEEDED, "warden@h"] == ""
+
+
 def test_silence_hides_from_the_verdict_until_its_end_or_its_findings() -> None:
     """A silenced finding is open and counts for no verdict; its silence ends with its time, and with the finding."""
     one = Finding(kind=Kind.BACKLOG, severity=Severity.ULTRA, subject="shop/coder", title="much", since=NOW, value=5)

@@ -11,8 +11,10 @@ import pytest
 from bus import flags
 from bus.events import daemon, message, quota, schedule
 from bus.events import finding as ev
+from bus.events.card import Reason
 from bus.events.finding import Kind, Severity
 from bus.events.topology import Change
+from services.cards import Card
 from services.fleet.spec import Monitor
 from services.freezes import Freeze
 from services.guards.proofs import GuardLine, Proof
@@ -98,6 +100,21 @@ def letters(**more: Any) -> dict[str, Any]:
     return {"letters": (msgspec.structs.replace(base, **more),)}
 
 
+def card(reason: Reason) -> Card:
+    """A card that waits."""
+    return Card(
+        seat="agent_runner-1_h",
+        instance="agent_runner-1",
+        host="h",
+        reason=reason,
+        why="only a person restarts it",
+        command="systems start agent_runner-1",
+        since=NOW,
+        seq=5,
+        pid=7,
+    )
+
+
 def error(**more: Any) -> dict[str, Any]:
     """An error that the tables know."""
     base = ErrorSeen(
@@ -148,6 +165,18 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[Kind, Severity, str]]]] = {
     "deaf": (runner(state=State.DEAF, message_age_s=40.0), [
         (Kind.DAEMON_DEAF, CONCERN, "nothing has reached it for 40 s"), (Kind.NO_RUNNER, CONCERN, "no agent_runner"),
     ]),
+    "loop stands": (runner(state=State.DEAF, stuck_s=12.0, stuck_in="shop/coder 01: handlers.py:3 in work"), [
+        (Kind.DAEMON_DEAF, CONCERN, "has stood still for 12 s in shop/coder 01: handlers.py:3 in work"),
+        (Kind.NO_RUNNER, CONCERN, "no agent_runner"),
+    ]),
+    "loop stood for a moment": (runner(stuck_s=3.0, stuck_in="t: handlers.py:3 in work"), [
+        (Kind.DAEMON_LATE, CONCERN, "its event loop was late by 3.0 s in t: handlers.py:3 in work"),
+    ]),
+    "a person is needed": (
+        panel(cards=(card(Reason.HUMAN),)),
+        [(Kind.PERSON_NEEDED, ULTRA, "agent_runner-1 on h (pid 7): only a person restarts it: a person is needed")],
+    ),
+    "a person can wait": (panel(cards=(card(Reason.INSIDE),)), [(Kind.PERSON_NEEDED, CONCERN, "a person is needed")]),
     "down, and coming back": (
         runner(state=State.DOWN) | {"daemons": {"agent_runner-1_h": EXITED}},
         [(Kind.DAEMON_DOWN, CONCERN, "agent_runner-1 is down")],

@@ -196,7 +196,7 @@ async def test_a_day_of_sweeps_has_all_of_them_and_a_missed_one_is_found(rig: Ri
     """Each of the server's twelve ticks becomes one sweep; while the warden is away the ring says that one is late, until it is not."""
     await settings(rig, every=1, grace=0.5)
     first, _ = await rig.warden()
-    ring = Ring(rig.bus, "launcher", "launcher", rig.bus.author.now())
+    ring = Ring(rig.bus, "launcher", "launcher", rig.bus.author.now(), rig.home)
     watching = asyncio.create_task(ring.run())
     try:
         await rig.control.until(lambda: len(finished(rig, Trigger.SCHEDULE)) >= 12)
