@@ -26,7 +26,7 @@ from bus import context as contexts
 from bus import errors, server
 from bus.context import Context
 from bus.server import EmbeddedServer
-from services import credentials
+from services import credentials, notify
 from services.fleet.daemons import Daemons
 from services.fleet.spec import Fleet
 from services.home import SYSTEMS, Home, write_json
@@ -86,6 +86,7 @@ class Launcher:
         #: Set when everything has been started once.
         self.ready = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._notifier: notify.Notifier | None = None
 
     async def run(self) -> None:
         """Run the fleet until somebody asks for its end.
@@ -96,9 +97,13 @@ class Launcher:
         """
         self.home.prepare()
         with self.home.lock(self.options.boot_id, self.options.now) as record:
-            async with ControlServer(Path(record.socket), self._handle, self._refuse):
-                with self._signals():
-                    await self._run()
+            async with contextlib.AsyncExitStack() as stack:
+                notifier = notify.of(self.options.environ, self._sentence)
+                if notifier is not None:
+                    self._notifier = await stack.enter_async_context(notifier)
+                await stack.enter_async_context(ControlServer(Path(record.socket), self._handle, self._refuse))
+                stack.enter_context(self._signals())
+                await self._run()
 
     def take(self, settings: Daemons, commands: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
         """Run other daemons than those it was made for, before they are started: as `settings` ask for, by these commands."""
@@ -129,10 +134,14 @@ class Launcher:
                     await starting
                     self.phase = Phase.READY
                     self.ready.set()
+                    if self._notifier is not None:
+                        self._notifier.ready()
                     log.info("launcher_ready", children=[child.name for child in self.supervisor.status()])
                     await stop_asked
             finally:
                 self.phase = Phase.STOPPING
+                if self._notifier is not None:
+                    self._notifier.stopping()
                 stop_asked.cancel()
                 while not starting.done():
                     starting.cancel()
@@ -227,6 +236,14 @@ class Launcher:
                 assert_never(request)
         return self._say(ok=True)
 
+    def _sentence(self) -> str:
+        """How everything stands, for the service manager."""
+        children = self.supervisor.status()
+        run = sum(child.state is State.RUNNING for child in children)
+        waits = [child.name for child in children if child.state is State.GAVE_UP]
+        said = f"{self.phase.value}: {run} of {len(children)} children run"
+        return said + (f"; {', '.join(waits)} waits for a person: systems cards" if waits else "")
+
     def _refuse(self, error: str) -> Answer:
         return self._say(ok=False, error=error)
 
@@ -271,10 +288,12 @@ def daemons(fleet: Fleet, home: Home, file: Path) -> tuple[tuple[str, tuple[str,
 
 
 def child_environment(environ: Mapping[str, str], home: Home, name: str = "") -> dict[str, str]:
-    """The environment of a child: `environ` without what leads to another server, and with its home; of a daemon its name.
+    """The environment of a child: `environ` without what leads to another server or service manager, and with its home; of a daemon its name.
 
     Slack's tokens are for the daemon that uses them: work that runs below the others has no business with them.
     """
-    left_out = {*contexts.VARIABLES, "NATS_CONTEXT"} | (set() if name == "slack_mirror" else set(VARIABLES.values()))
+    left_out = {*contexts.VARIABLES, *notify.VARIABLES, "NATS_CONTEXT"} | (
+        set() if name == "slack_mirror" else set(VARIABLES.values())
+    )
     own = {"SYSTEMS_HOME": str(home.path)} | ({"SYSTEMS_DAEMON": name} if name else {})
     return {key: value for key, value in environ.items() if key not in left_out} | own
