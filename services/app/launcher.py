@@ -101,7 +101,7 @@ class EventReporter:
         await running.bus.cards.hand(seat, card)
         if name == "warden":
             # The one who would say so is the one that is gone.
-            await self._ring.gone("warden", gave_up.why, command)
+            await self._ring.gone("warden", f"no warden beats: {gave_up.why}", command)
 
     async def _write(self, name: str, event: ev.DaemonEvent) -> None:
         bus = self._running.bus

@@ -27,6 +27,7 @@ from bus.store import CONTROL, Recorded
 from services.daemon import Bus, control_id
 from services.fleet.registry import FILE_KEY, MONITOR_KEY, AppliedFile
 from services.fleet.spec import Monitor
+from services.health.daemons import STUCK_S
 from services.home import SYSTEMS
 from services.monitor.finding import Finding, opened
 from services.monitor.ledger import scope
@@ -56,8 +57,20 @@ def watched(kind: str, expected: Collection[str]) -> str:
 
 
 def is_silent(kind: str, beats: Collection[Heartbeat], now: datetime) -> bool:
-    """Whether nobody of a kind beats. Pure."""
-    return not any(beat.daemon == kind and (now - beat.at).total_seconds() <= _SILENT_S for beat in beats)
+    """Whether nobody of a kind beats, or whoever does is stuck. Pure."""
+    return not any(
+        beat.daemon == kind and (now - beat.at).total_seconds() <= _SILENT_S and beat.stuck_s <= STUCK_S
+        for beat in beats
+    )
+
+
+def why_silent(kind: str, beats: Collection[Heartbeat], now: datetime) -> str:
+    """What is known of a kind that is silent, for people. Pure."""
+    stuck = [beat for beat in beats if beat.daemon == kind and (now - beat.at).total_seconds() <= _SILENT_S]
+    if not stuck:
+        return f"no {kind} beats"
+    held = max(stuck, key=lambda beat: beat.stuck_s)
+    return f"no {kind} works: it beats, and its event loop has stood still for {held.stuck_s:.0f} s in {held.stuck_in}"
 
 
 def late_by(last: datetime | None, since: datetime, now: datetime, limits: Monitor) -> float:
@@ -129,9 +142,10 @@ class Ring:
             return
         self._silent += 1
         if self._silent >= _LOOKS:
-            await self.gone(neighbour)
+            why = why_silent(neighbour, beats, self._bus.author.now())
+            await self.gone(neighbour, why)
             if neighbour == LAUNCHER:
-                await self._hand_over()
+                await self._hand_over(why)
 
     async def _owed(self) -> set[str]:
         """The kinds that should be there: the last word about one of their seats is not that it was asked to stop."""
@@ -146,15 +160,15 @@ class Ring:
             seat: last for seat, last in zip(seats, lasts, strict=True) if last is not None and last.data is not None
         }
 
-    async def gone(self, kind: str, why: str = "", command: str = "") -> None:
-        """Say that nobody of a kind is there: once."""
+    async def gone(self, kind: str, why: str, command: str = "") -> None:
+        """Say that nobody of a kind is there: once, in one sentence."""
         now = self._bus.author.now()
         await self._found(
             Finding(
                 kind=Kind.DAEMON_SILENT,
                 severity=Severity.ULTRA,
                 subject=kind,
-                title=f"no {kind} beats" + (f": {why}" if why else ""),
+                title=why,
                 since=now,
                 detail=f"said by {self._instance}, its neighbour in the watch ring",
                 command=command or "systems status",
@@ -162,7 +176,7 @@ class Ring:
             )
         )
 
-    async def _hand_over(self) -> None:
+    async def _hand_over(self, why: str) -> None:
         """Nobody supervises the daemons of a host any more, and nobody but a person starts a launcher."""
         entry = await self._bus.bucket("registry").get(FILE_KEY)
         file = msgspec.json.decode(entry.value, type=AppliedFile).path if entry is not None else ""
@@ -174,7 +188,7 @@ class Ring:
                 instance=LAUNCHER,
                 host=started.host,
                 reason=Reason.SILENT,
-                why="it gives no sign of life: nobody restarts what dies there",
+                why=f"{why}; nobody restarts what dies there",
                 command=launching(self._home, file, started.pid),
                 since=self._bus.author.now(),
                 pid=started.pid,

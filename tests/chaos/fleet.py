@@ -52,6 +52,8 @@ class Fleet:
         self.home = Home(folder / "home")
         self.file = folder / "fleet.toml"
         self.launcher: subprocess.Popen[bytes] | None = None
+        #: What its environment has beside this process's.
+        self.more: dict[str, str] = {}
 
     def write(self, toml: str, handlers: str = "") -> None:
         """The fleet file, and the module `handlers` beside it."""
@@ -61,7 +63,8 @@ class Fleet:
     @property
     def environ(self) -> dict[str, str]:
         """What a command of this fleet runs in."""
-        return os.environ | {"SYSTEMS_HOME": str(self.home.path), "SYSTEMS_ACTOR": "tester", "COLUMNS": "200"}
+        mine = {"SYSTEMS_HOME": str(self.home.path), "SYSTEMS_ACTOR": "tester", "COLUMNS": "200"}
+        return os.environ | mine | self.more
 
     async def up(self) -> None:
         """Start the launcher, and wait until everything is there."""

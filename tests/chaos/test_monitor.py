@@ -72,9 +72,7 @@ async def test_daemons_that_die_stop_go_deaf_and_slow_are_told_apart(fleet: Flee
         assert dead.subject.startswith("agent_runner-1@")
         exited = next(r for r in desk.control.records if r.subject.endswith(".exited"))
         assert [(e.stream, e.seq) for e in dead.evidence] == [("CONTROL", exited.seq)]
-        alarms = [r.data for r in desk.control.records if isinstance(r.data, Finished) and r.data.why == exited.subject]
         await desk.control.until(lambda: events(desk, Kind.DAEMON_ENDED, ev.Opened))
-        assert alarms or events(desk, Kind.DAEMON_DOWN, ev.Opened)
         pid = await fleet.pid("agent_runner-1", other_than=pid)
         # Blocked for a while: it works, and is slow.
         os.kill(pid, signal.SIGSTOP)

@@ -108,6 +108,9 @@ async def test_daemons_are_restarted_by_evidence_and_never_by_themselves(fleet: 
             command = f"{SYSTEMS} restart agent_runner-1 --reason 'I feel slow' --home {fleet.home.path}"
             assert f"run: {command}\n" in refused["err"]
         assert await fleet.pid("agent_runner-1") == told["after"]["pid"]
+        # Asked from inside, it is a person's to do: the card has the command, and the boot id that it replaces.
+        (card,) = await desk.bus.cards.waiting()
+        assert (card.reason, card.command, card.boot_id) == ("inside", command, told["after"]["boot_id"])
 
         paused = await fleet.systems("pause", "shop/coder", "--reason", "to be looked at")
         assert paused.status == 0, paused.err

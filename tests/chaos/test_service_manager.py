@@ -1,0 +1,84 @@
+"""A launcher under a service manager, which the test plays on a real socket: ready, watched, and ended when it stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.deafen import deafened
+from tests.chaos.fleet import Fleet
+from tests.chaos.story import LIMIT_S
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+
+FLEET = """
+[projects.shop.roles.coder]
+handler = { kind = "function", target = "handlers:work" }
+"""
+HANDLERS = """
+import os
+
+def work(input):
+    return [name for name in os.environ if name.startswith(("NOTIFY", "WATCHDOG"))]
+"""
+
+
+class Manager:
+    """systemd's side: hears everything, in order."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(path))
+        self.socket.setblocking(False)
+
+    async def until(self, condition: Callable[[str], bool]) -> list[str]:
+        """What was heard up to and with the first message that fulfils a condition."""
+        heard: list[str] = []
+        async with asyncio.timeout(LIMIT_S):
+            while not heard or not condition(heard[-1]):
+                heard.append((await asyncio.get_running_loop().sock_recv(self.socket, 4096)).decode())
+        return heard
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    """A service manager that listens."""
+    made = Manager(tmp_path / "notify")
+    yield made
+    made.socket.close()
+
+
+async def test_service_manager_hears_of_a_launcher_that_stands_still(
+    fleet: Fleet, manager: Manager, tmp_path: Path
+) -> None:
+    """It hears how the fleet stands and that it is ready, and is fed until the loop stands still; ended and started again, all is there."""
+    fleet.write(FLEET, HANDLERS)
+    fleet.more = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "3000000"}
+    await fleet.up()
+    assert fleet.launcher is not None
+    heard = await manager.until(lambda text: text == "READY=1")
+    assert any("STATUS=starting" in text for text in heard)
+    await manager.until(lambda text: text == "WATCHDOG=1\nSTATUS=ready: 4 of 4 children run")
+    pid = fleet.launcher.pid
+    with deafened(pid):
+        heard = await manager.until(lambda text: text.startswith("STATUS=the launcher's event loop has not turned"))
+        heard = await manager.until(
+            lambda text: text.startswith("STATUS=the launcher's event loop has not turned for 4")
+        )
+        assert not any("WATCHDOG" in text for text in heard), heard
+        # What systemd does after WatchdogSec; everything below ends with it.
+        os.kill(pid, signal.SIGABRT)
+    assert fleet.launcher.wait() == -signal.SIGABRT
+    await fleet.up()
+    await manager.until(lambda text: text == "READY=1")
+    # None of it reaches the daemons, nor what they run.
+    asked = await fleet.systems("invoke", "shop/coder", "--wait", "--output", "json")
+    assert asked.json()["output"] == []
+    assert (await fleet.systems("down", limit_s=60)).status == 0
+    await manager.until(lambda text: text == "STOPPING=1")
