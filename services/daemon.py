@@ -177,6 +177,8 @@ class Daemon:
         self.boot_id = boot_id
         self.host = platform.node() or "localhost"
         self.started_at = datetime.now(UTC)
+        # Read from the disk each time that it is asked for.
+        self.version = version("systems")
         self.teardown = Teardown()
         #: Filled in by the daemon's own wiring.
         self.evidence: Callable[[], Evidence] = Evidence
@@ -226,7 +228,7 @@ class Daemon:
             pid=os.getpid(),
             started_at=self.started_at,
             at=datetime.now(UTC),
-            version=version("systems"),
+            version=self.version,
             last_message_at=evidence.last_message_at,
             last_empty_at=evidence.last_empty_at,
             progress_at=evidence.progress_at,
@@ -271,9 +273,7 @@ class Daemon:
 
         self.teardown.push("heartbeat", end, 6)
         await self._write(
-            ev.Started(
-                daemon=self.kind, boot_id=self.boot_id, host=self.host, pid=os.getpid(), version=version("systems")
-            )
+            ev.Started(daemon=self.kind, boot_id=self.boot_id, host=self.host, pid=os.getpid(), version=self.version)
         )
         await self.bus.cards.close(self.seat, End.BACK, self.boot_id)
 

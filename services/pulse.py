@@ -34,8 +34,8 @@ from bus.store import Store
 
 log = structlog.get_logger()
 
-#: Seconds between two turns of a loop that are looked at: how late it may be before anybody notices.
-TURN_S = 0.2
+#: Seconds between two turns of a loop that are looked at: a shorter lateness may go unnoticed.
+TURN_S = 0.5
 #: Seconds that a loop may owe a turn before it counts as stuck, and not merely as busy.
 STUCK_S = 1.0
 #: Seconds between beats while there is something to see: the loop stands still, or nothing has been handled yet.

@@ -18,6 +18,7 @@ from services import logs
 from tests.bench import (
     enqueue,
     freeze,
+    idle,
     invocations,
     latency,
     machine,
@@ -44,6 +45,7 @@ MEASUREMENTS = {
     "freeze": freeze.measure,
     "monitor": monitor.measure,
     "reload": reload.measure,
+    "idle": idle.measure,
     "status": status.measure,
     "projection": projection.measure,
     "slack": slack.measure,

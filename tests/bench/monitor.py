@@ -1,6 +1,6 @@
 """The monitor: from a daemon's death by ``kill -9`` to the concern on the bus, and a sweep over many unfinished invocations.
 
-The deaths are those of a real fleet of processes, each runner's once. The sweep is asked for over NATS, of a warden that has
+The deaths are those of a real fleet of processes, each daemon's once but the launcher's. The sweep is asked for over NATS, of a warden that has
 folded the log; the server has as many unfinished invocations of one role as there are subjects in the subjects' measurement.
 """
 
@@ -40,7 +40,9 @@ from tests.chaos.fleet import Desk, Fleet
 DEATH_S = 3.0
 #: Seconds for a sweep over a million invocations.
 SWEEP_S = 1.0
-_RUNNERS = 5
+_RUNNERS = 3
+#: Who is killed, each once.
+_NAMES = (*(f"agent_runner-{number}" for number in range(1, _RUNNERS + 1)), "projector", "warden")
 _FLEET = f"""
 [daemons]
 agent_runner = {{ instances = {_RUNNERS} }}
@@ -59,12 +61,12 @@ async def measure(rig: Rig, scale: Scale) -> list[Row]:
     count = f"{scale.many_subjects:,}"
     return [
         Row(
-            what=f"death of a daemon to the concern on the bus, worst of {_RUNNERS}",
+            what=f"death of a daemon to the concern on the bus, worst of {len(taken)}",
             unit="s",
-            ours=max(taken),
+            ours=max(taken.values()),
             target=f"< {DEATH_S:g} s",
-            met=max(taken) < DEATH_S,
-            note=f"median {median(taken):.2f} s",
+            met=max(taken.values()) < DEATH_S,
+            note=", ".join(f"{name} {seconds:.2f} s" for name, seconds in taken.items()),
         ),
         Row(
             what=f"a sweep over {count} unfinished invocations, median of {len(sweeps)}",
@@ -77,9 +79,9 @@ async def measure(rig: Rig, scale: Scale) -> list[Row]:
     ]
 
 
-async def _deaths() -> list[float]:
-    """Kill each runner of a fleet once: seconds to the first finding about it."""
-    taken: list[float] = []
+async def _deaths() -> dict[str, float]:
+    """Kill each daemon of a fleet once, also the one that finds: seconds to the first finding about it."""
+    taken: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="bench-monitor-") as folder:
         fleet = Fleet(Path(folder))
         fleet.write(_FLEET, "async def noop(input):\n    return input\n")
@@ -87,13 +89,12 @@ async def _deaths() -> list[float]:
             await fleet.up()
             async with fleet.bus() as desk:
                 await desk.control.until(lambda: _begun(desk), limit_s=_LIMIT_S)
-                for number in range(1, _RUNNERS + 1):
-                    name = f"agent_runner-{number}"
+                for name in _NAMES:
                     pid = await fleet.pid(name)
                     begun = time.perf_counter()
                     os.kill(pid, signal.SIGKILL)
                     await desk.control.until(lambda name=name: _told(desk, name), limit_s=_LIMIT_S)  # type: ignore[misc]
-                    taken.append(time.perf_counter() - begun)
+                    taken[name] = round(time.perf_counter() - begun, 3)
         finally:
             await fleet.down()
     return taken
