@@ -82,7 +82,8 @@ class Loop:
         task = asyncio.current_task(self._loop)
         frame = sys._current_frames().get(self._thread)  # noqa: SLF001 (the one way to see another thread's stack)
         line = _line(frame) if frame is not None else ""
-        return f"{name(task)}: {line}" if task is not None else line
+        # Without a task it is a callback that blocks, or the process was stopped while its loop waited.
+        return f"{name(task)}: {line}" if task is not None else f"no task: {line}"
 
 
 def _line(innermost: FrameType) -> str:

@@ -54,6 +54,8 @@ class Case:
         self.fleet, self.desk, self.name = fleet, desk, name
         #: Sequence of CONTROL from which on the present fault is told.
         self.seq = 0
+        #: Why the fleet is not nominal, as the panel said last.
+        self.reasons: tuple[str, ...] = ()
 
     def begin(self) -> None:
         """What is told from now on belongs to the next fault."""
@@ -92,6 +94,7 @@ class Case:
     async def line(self) -> DaemonLine | None:
         """The daemon on the panel."""
         panel = await gather(self.desk.bus, self.desk.registry)
+        self.reasons = panel.reasons
         return next((line for line in panel.daemons if line.name == self.name), None)
 
     async def seen(self, *states: State) -> DaemonLine:
@@ -174,7 +177,6 @@ async def slow(one: Case, pid: int) -> None:
 async def test_daemon_is_slowed_deafened_stopped_and_killed(fleet: Fleet, name: str) -> None:
     """Slow it is told and left alone, deaf and stopped it is told and killed, dead it is restarted; once too often it waits for a person with the command."""
     async with case(fleet, name) as one:
-        desk = one.desk
         await slow(one, await fleet.pid(name))
 
         # Deaf: it beats, its loop stands; the panel says so, a sweep or the ring finds it, the launcher kills it.
@@ -182,10 +184,10 @@ async def test_daemon_is_slowed_deafened_stopped_and_killed(fleet: Fleet, name: 
         pid = await fleet.pid(name)
         async with one.deaf(pid):
             deaf = await one.seen(State.DEAF)
-            assert deaf.stuck_s > 10
+            assert deaf.stuck_s > 1
             assert deaf.beat_age_s is not None
-            assert deaf.beat_age_s < 5
-            assert f"{name} is deaf" in (await gather(desk.bus, desk.registry)).reasons
+            assert deaf.beat_age_s < 8
+            assert f"{name} is deaf" in one.reasons
             if name != "warden":  # which is the one that writes findings
                 told = await one.found(Kind.DAEMON_DEAF)
                 assert "its event loop has stood still for" in told.data.title
@@ -237,7 +239,7 @@ async def test_launcher_is_slowed_deafened_stopped_and_killed(fleet: Fleet) -> N
         one.begin()
         async with one.deaf(pid):
             deaf = await one.seen(State.DEAF)
-            assert deaf.stuck_s > 10
+            assert deaf.stuck_s > 1
             opened = await one.told(cards.Opened)
             assert (opened.data.pid, opened.data.reason) == (pid, "silent")
             assert "its event loop has stood still for" in opened.data.why
