@@ -35,6 +35,9 @@ look = "500ms"
 restart = { exits = 3, period = "15m" }
 watchdog = { silent = "16s", busy = "16s" }
 
+[slack]
+enabled = true
+
 [projects.shop.roles.coder]
 handler = { kind = "function", target = "handlers:work" }
 grace = "1s"
@@ -173,7 +176,7 @@ async def slow(one: Case, pid: int) -> None:
     assert (await one.seen(State.ALIVE)).pid == pid
 
 
-@pytest.mark.parametrize("name", ["agent_runner-1", "projector", "warden"])
+@pytest.mark.parametrize("name", ["agent_runner-1", "projector", "slack_mirror", "warden"])
 async def test_daemon_is_slowed_deafened_stopped_and_killed(fleet: Fleet, name: str) -> None:
     """Slow it is told and left alone, deaf and stopped it is told and killed, dead it is restarted; once too often it waits for a person with the command."""
     async with case(fleet, name) as one:
