@@ -217,10 +217,14 @@ def service_consumer(stream: str, name: str, filter_subject: str, *, ack_wait_s:
 #: The monitor's: ticks that ask for a sweep.
 MONITOR_TICKS = service_consumer(SCHEDULES, "monitor_ticks", "tick.monitor.>")
 
+#: The incident handler's: what affected projects are told of.
+INCIDENT_NEWS = service_consumer(CONTROL, "incident_news", "ctl.incident.>")
+
 #: Consumers of the warden: dead letters to copy, ticks to turn into requests, advisories to act on.
 SERVICE_CONSUMERS: tuple[Consumer, ...] = (
     service_consumer(INVOCATIONS, "warden_dead_letters", "inv.*.*.*.dead_lettered"),
     service_consumer(SCHEDULES, "warden_ticks", "tick.>"),
     service_consumer(ADVISORIES, "warden_advisories", "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"),
     MONITOR_TICKS,
+    INCIDENT_NEWS,
 )

@@ -251,6 +251,19 @@ class PagingRecovered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     person: str
 
 
+class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An affected project was told by an address of its own, beside its Slack channel; or could not be."""
+
+    project: str
+    #: Name of the variable that holds the address.
+    way: str
+    #: Sequence in CONTROL of the event that it was told of.
+    about: int
+    ok: bool
+    #: Why it failed; empty for a success.
+    error: str = ""
+
+
 class Drafted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The post-mortem was drafted, after a close."""
 
@@ -260,7 +273,7 @@ class Drafted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 IncidentEvent = (
     Declared | Acknowledged | AcknowledgementExpired | Joined | Recovered | Updated | Noted | Assigned | SeverityChanged
-    | Affected | Mitigated | Closed | Reopened | PageDue | Paged | PagingFailed | PagingRecovered | Drafted
+    | Affected | Mitigated | Closed | Reopened | PageDue | Paged | PagingFailed | PagingRecovered | Told | Drafted
 )  # fmt: skip
 
 EVENTS: dict[str, type[msgspec.Struct]] = {
@@ -281,5 +294,6 @@ EVENTS: dict[str, type[msgspec.Struct]] = {
     "paged": Paged,
     "paging_failed": PagingFailed,
     "paging_recovered": PagingRecovered,
+    "told": Told,
     "drafted": Drafted,
 }

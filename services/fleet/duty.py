@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from services.fleet.table import Count, Name, Positive
+from services.fleet.table import Count, Name, Positive, Variable
 
 #: The way of everybody who has a Slack user id.
 SLACK = "slack"
@@ -31,7 +31,7 @@ class Person(_Table, frozen=True):
     slack: str = ""
     #: Name of a way -> name of the variable that holds its apprise address, in the warden's environment or in ``ways.env``
     #: of the state directory.
-    ways: dict[Name, Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = {}
+    ways: dict[Name, Variable] = {}
 
 
 class Rotation(_Table, frozen=True):

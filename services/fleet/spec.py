@@ -16,7 +16,7 @@ from bus import invocation
 from services.fleet.daemons import Daemons
 from services.fleet.duty import Escalation, Hours, Incidents, Person, Rotation
 from services.fleet.slack import Slack
-from services.fleet.table import Count, Name, Positive
+from services.fleet.table import Count, Name, Positive, Variable
 
 #: The longest that a claim may lie with a silent holder: 15 minutes.
 MAX_ACK_WAIT_S = 900.0
@@ -219,6 +219,8 @@ class Project(_Table, frozen=True):
     slack_channel: str = ""
     #: Policy by which people are called for it; empty for that of ``[incidents]``.
     escalation: str = ""
+    #: Variables that hold apprise addresses which are told of its incidents, beside the channel; see ``[people]``.
+    tell: tuple[Variable, ...] = ()
     #: What all its roles may spend together.
     caps: tuple[Cap, ...] = ()
     roles: dict[Name, Role] = {}

@@ -128,6 +128,12 @@ class Judge(msgspec.Struct, frozen=True):
     """Say that every way fails, or that one works again, if that is so and was not said."""
 
 
+class Tell(msgspec.Struct, frozen=True):
+    """Say that a project was told."""
+
+    told: ev.Told
+
+
 class Draft(msgspec.Struct, frozen=True):
     """Hand in the draft of the post-mortem."""
 
@@ -136,5 +142,5 @@ class Draft(msgspec.Struct, frozen=True):
 
 Command = (
     Acknowledge | Expire | Join | Recover | Update | Tick | Note | Assign | ChangeSeverity | Affect | Mitigate | Close
-    | Reopen | Page | Answer | Judge | Draft
+    | Reopen | Page | Answer | Judge | Tell | Draft
 )  # fmt: skip

@@ -205,6 +205,10 @@ def verdict_of(state: Incident) -> ev.PagingFailed | ev.PagingRecovered | None:
     return None
 
 
+def _tell(_state: Incident, command: ask.Tell, _now: datetime) -> list[ev.IncidentEvent]:
+    return [command.told]
+
+
 def _draft(state: Incident, command: ask.Draft, _now: datetime) -> list[ev.IncidentEvent]:
     if state.open or state.drafted:
         raise IncidentRefused(f"expected {named(state)} to be closed and without a draft, got: it is {state.status}")
@@ -228,6 +232,7 @@ _RULES: dict[type, Callable[[Incident, Any, datetime], list[ev.IncidentEvent]]] 
     ask.Page: _page,
     ask.Answer: _answer,
     ask.Judge: _judge,
+    ask.Tell: _tell,
     ask.Draft: _draft,
 }
 

@@ -30,6 +30,7 @@ from services.incident.ledger import Ledger
 from services.incident.opening import Declare, Standing
 from services.incident.pager import Pager
 from services.incident.state import Incident, Status, evolve
+from services.incident.teller import Teller
 from services.loop.tree import Forest
 
 log = structlog.get_logger()
@@ -79,6 +80,7 @@ class Handler:
         self._draft = draft
         self.ledger = Ledger(bus)
         self._pager = Pager(bus, self.ledger, lambda: policy.duty_of(registry), home, environ)
+        self._teller = Teller(bus, registry, self.ledger, home, environ)
         #: Open findings by fingerprint, and the sequence of the last event of one.
         self._standing: dict[str, Standing] = {}
         self._position = 0
@@ -92,6 +94,7 @@ class Handler:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._heed())
             group.create_task(self._work())
+            group.create_task(self._teller.run())
 
     async def _heed(self) -> None:
         info = await self._insist(lambda: self._bus.connection.api(f"STREAM.INFO.{CONTROL}"))
@@ -132,11 +135,23 @@ class Handler:
             except errors.BusError:
                 self._rung.set()
                 raise
-        await self._open()
+        # Each by itself: whatever the server does not take of one must not keep people from being called.
+        for part in (self._open, self._pager.turn, self._clocks, self._graphs, self._drafts):
+            try:
+                await part()
+            except errors.BusError as exc:
+                log.warning("incidents_wait", part=part.__name__.strip("_"), error=str(exc), again_s=_LOOK_S)
+                await self._bus.connection.ready()
+
+    async def _clocks(self) -> None:
         for incident in self.ledger.open:
             await self._clock(incident)
+
+    async def _graphs(self) -> None:
+        for incident in self.ledger.open:
             await self._graph(incident)
-        await self._pager.turn()
+
+    async def _drafts(self) -> None:
         for incident in list(self.ledger.incidents.values()):
             if incident.status is Status.CLOSED and not incident.drafted:
                 await self._try(incident.number, ask.Draft(await self._draft(incident)))

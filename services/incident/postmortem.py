@@ -14,6 +14,8 @@ from services.incident.words import span
 
 #: Lines of the timeline, and trials of guards, that the draft shows.
 _LINES, _TRIALS = 300, 10
+#: Characters of a cell: the draft is an event, and must fit into one.
+_CELL = 500
 
 
 class Bill(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,4 +174,5 @@ def _at(at: datetime | None) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "/").split())
+    line = " ".join(text.replace("|", "/").split())
+    return line if len(line) <= _CELL else f"{line[: _CELL - 1]}…"

@@ -145,6 +145,12 @@ def _paging(event: ev.IncidentEvent) -> str:
             return f"{event.person} was called by {event.way}"
         case ev.Paged():
             return f"{event.person} could not be called by {event.way}: {event.error}"
+        case ev.Told():
+            return (
+                f"{event.project} was told by {event.way}"
+                if event.ok
+                else f"{event.project} could not be told: {event.error}"
+            )
         case ev.PagingFailed():
             return f"nobody can be called: {'; '.join(event.ways)}"
         case ev.PagingRecovered():

@@ -60,10 +60,19 @@ def address(person: str, way: str, known: Person, home: Path, environ: Mapping[s
     if variable is None:
         hint = errors.did_you_mean(way, known.ways)
         raise WayUnusable(f"unknown way {way!r} of {person}{hint}; add it to ways of [people.{person}]")
+    return held(variable, f"{person} by {way}", home, environ)
+
+
+def held(variable: str, whose: str, home: Path, environ: Mapping[str, str] = os.environ) -> str:
+    """The apprise address that a variable holds; `whose` it is, for the sentence.
+
+    Raises:
+        WayUnusable: it holds none, or others may read the file that it stands in.
+    """
     found = _in_file(home / FILE).get(variable) or environ.get(variable, "")
     if not found:
         raise WayUnusable(
-            f"expected the address of {person} by {way} in {variable}, got nothing; "
+            f"expected the address of {whose} in {variable}, got nothing; "
             f"put {variable}=ADDRESS into {home / FILE} (mode 0600), or into the warden's environment"
         )
     return found

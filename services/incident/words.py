@@ -123,7 +123,7 @@ def status_of(incident: Incident, now: datetime) -> str:
     """How an incident stands, in one line for a panel."""
     match incident.status:
         case Status.DECLARED:
-            told = "nobody has it"
+            told = "nobody has it" + (", nobody was called" if incident.pages and not incident.lines else "")
         case Status.ACKNOWLEDGED:
             until = f" until {clock(incident.owner_until)}" if incident.owner_until is not None else ""
             told = f"{incident.owner} has it{until}"

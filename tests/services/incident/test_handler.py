@@ -16,7 +16,8 @@ from bus.events.finding import Kind, Severity
 from bus.store import Recorded
 from bus.subjects import Ref
 from services.fleet.duty import Escalation, Incidents, Person, Step
-from services.fleet.registry import ESCALATION_KEY, INCIDENTS_KEY, PEOPLE_KEY
+from services.fleet.registry import ESCALATION_KEY, INCIDENTS_KEY, PEOPLE_KEY, project_key
+from services.fleet.spec import Project
 from services.incident import commands as ask
 from services.incident.decision import IncidentRefused
 from services.incident.desk import Desk
@@ -208,6 +209,35 @@ async def test_handler_works_in_a_freeze(rig: Rig, hook: Webhook) -> None:
     await desk.acknowledge(str(one.number))
     closed = await desk.close(str(one.number), "it was a drill")
     assert not closed.open
+
+
+async def test_handler_tells_each_project_in_its_words(rig: Rig, hook: Webhook) -> None:
+    """A project's own address gets the opening, each update in its words, and the closing; what fails is on the record."""
+    desk = await settle(rig, hook)
+    project = Project(tell=("SHOP_NEWS", "NOWHERE"))
+    await rig.bucket("registry").put(project_key("shop"), msgspec.json.encode(project))
+    with (rig.home / "ways.env").open("a") as file:
+        file.write(f"SHOP_NEWS={hook.address('shop-news')}\n")
+    await rig.warden()
+    await wrong(rig)
+    await said(rig, ev.Declared)
+    await desk.acknowledge("1")
+    await desk.update("1", "we look at it", words=[ev.Words(project="shop", text="your work waits")])
+    await desk.close("1", "a test")
+    await hook.until(
+        lambda: [body for path, body in hook.calls if path == "shop-news" and "is over" in body["message"]]
+    )
+    texts = [body["message"] for path, body in hook.calls if path == "shop-news"]
+    assert "What is hit: shop: a runner is away: work may wait" in texts[0]
+    assert "What still works: requests are accepted and wait; other runners go on" in texts[0]
+    assert texts[1].startswith("Incident 1: your work waits")
+    assert "Cause: a test" in texts[2]
+    assert len(texts) == 3
+    _, untold = await said(rig, ev.Told, 6)
+    told = [r.data for r in rig.control.records if isinstance(r.data, ev.Told)]
+    assert sorted({(one.way, one.ok) for one in told}) == [("NOWHERE", False), ("SHOP_NEWS", True)]
+    assert "expected the address of shop by its tell in NOWHERE" in next(one.error for one in told if not one.ok)
+    assert untold.about < (await desk.find("1")).last_seq
 
 
 def _breaks(input: Any) -> Any:
