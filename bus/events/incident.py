@@ -1,7 +1,7 @@
 """What an ultra opens and only a person closes, as events on ``ctl.incident.<number>.<event>``.
 
-A number counts from 1 without a gap and belongs to one incident for ever. Every event is appended under a fence over its
-incident, so of two who act at the same time one wins and the other one is told. ``page_due`` is the order to call a
+A number counts from 1 without a gap and belongs to one incident for ever. Every event but ``paged``
+is appended under a fence over its incident, so of two who act at the same time one wins and the other one is told. ``page_due`` is the order to call a
 person by one way; whoever has that way (the warden, or ``slack_mirror``) carries it out and answers with ``paged``.
 """
 
