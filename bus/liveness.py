@@ -39,6 +39,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_at: datetime
     at: datetime
     version: str = ""
+    #: The release that its code is of; empty for the installation.
+    release: str = ""
     #: Seconds that the event loop was late at worst since the last beat.
     loop_lag_s: float = 0.0
     #: Seconds for which the event loop has not turned; 0 while it turns.

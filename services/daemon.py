@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -179,6 +180,7 @@ class Daemon:
         self.started_at = datetime.now(UTC)
         # Read from the disk each time that it is asked for.
         self.version = version("systems")
+        self.release = Home(home).release(sys.prefix)
         self.teardown = Teardown()
         #: Filled in by the daemon's own wiring.
         self.evidence: Callable[[], Evidence] = Evidence
@@ -229,6 +231,7 @@ class Daemon:
             started_at=self.started_at,
             at=datetime.now(UTC),
             version=self.version,
+            release=self.release,
             last_message_at=evidence.last_message_at,
             last_empty_at=evidence.last_empty_at,
             progress_at=evidence.progress_at,

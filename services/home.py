@@ -12,7 +12,8 @@
     ├── archive/         history for ever: Parquet files of all event streams
     ├── history/         rows of tables that can no longer change, as Parquet files
     ├── fleet.duckdb     a copy of the tables, for everybody at any time
-    └── queries/         named queries of one's own, if somebody makes the folder
+    ├── queries/         named queries of one's own, if somebody makes the folder
+    └── releases/        versions of this program, if some were rolled out
 
 One launcher per home: it holds a lock that the kernel drops with the process, so a launcher that was killed is no obstacle.
 Two homes share nothing. Files are replaced whole: a reader sees the old or the new one, also after a power failure.
@@ -57,6 +58,8 @@ class LauncherRecord(msgspec.Struct, frozen=True, kw_only=True):
     started: datetime
     #: Path of the control socket.
     socket: str
+    #: The release that it runs itself; empty for an installation elsewhere.
+    release: str = ""
 
 
 class Home:
@@ -77,6 +80,8 @@ class Home:
         self.history = self.path / "history"
         #: Named queries of this fleet's own people.
         self.queries = self.path / "queries"
+        #: Versions of this program, each in an environment of its own.
+        self.releases = self.path / "releases"
         self.server_file = self.path / SERVER_FILE
         self.lock_file = self.run / "launcher.lock"
         self.launcher_file = self.run / "launcher.json"
@@ -85,6 +90,11 @@ class Home:
     def token(self) -> str:
         """What tells the fleets of one machine apart in heartbeats: 12 digits."""
         return hashlib.sha256(str(self.path).encode()).hexdigest()[:12]
+
+    def release(self, prefix: str) -> str:
+        """The release whose environment a process runs in, by its ``sys.prefix``; empty for an installation elsewhere."""
+        folder = Path(prefix)
+        return folder.parent.name if folder.parent.parent == self.releases else ""
 
     @property
     def socket(self) -> Path:
@@ -149,7 +159,10 @@ class Home:
                 if attempt == _LOCK_TRIES - 1:
                     raise self._taken()
                 time.sleep(_LOCK_PAUSE_S)
-            record = LauncherRecord(pid=os.getpid(), boot_id=boot_id, started=now, socket=str(self.socket))
+            release = self.release(sys.prefix)
+            record = LauncherRecord(
+                pid=os.getpid(), boot_id=boot_id, started=now, socket=str(self.socket), release=release
+            )
             write_json(self.launcher_file, record)
             try:
                 yield record

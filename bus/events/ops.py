@@ -8,7 +8,7 @@ import msgspec
 class Requested(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Somebody asks for an action."""
 
-    #: ``restart``, ``reload``, ``config``, ``rollback``, ``apply``.
+    #: ``restart``, ``reload``, ``config``, ``rollback``, ``apply``, ``deploy``, and its steps ``roll-out`` and ``roll-back``.
     action: str
     #: What it is done to: a daemon, a file, settings.
     target: str

@@ -19,6 +19,7 @@ from services.home import Home
 from services.quota.asking import WardenClient
 from services.quota.desk import QuotaDesk
 from services.receipts import Receipts
+from services.release import canary
 from services.runner import handlers
 from services.runner.desk import Desk
 from services.runner.runner import Runner
@@ -66,7 +67,8 @@ async def start_runner(running: Daemon, agents: Credentials, folder: Path, *, on
         build=lambda role: handlers.build(role, folder),
         environment=child_environment(agents, running.home) | {"SYSTEMS_DAEMON": running.instance},
     )
-    runner = Runner(desk, only=only)
+    canary_role = canary.name(running.host, Home(running.home).token, running.instance)
+    runner = Runner(desk, only=only, canary=canary_role)
 
     def evidence() -> Evidence:
         message_at, empty_at = runner.evidence()

@@ -31,9 +31,11 @@ from services.launcher.filewatch import FileWatch
 from services.launcher.intensity import GiveUp
 from services.launcher.main import Launcher, Options, daemons
 from services.launcher.reporter import describe
+from services.launcher.supervisor import Supervisor
 from services.launcher.watchdog import Watchdog
 from services.monitor.ring import Ring
 from services.receipts import Receipts
+from services.release.release import Releases
 
 log = structlog.get_logger()
 
@@ -41,9 +43,11 @@ log = structlog.get_logger()
 class EventReporter:
     """What the supervisor sees, as events; and the end of a dead daemon's heartbeat, so that its claims are swept at once."""
 
-    def __init__(self, running: Daemon, ring: Ring) -> None:
+    def __init__(self, running: Daemon, ring: Ring, supervisor: Supervisor) -> None:
         self._running = running
         self._ring = ring
+        self._supervisor = supervisor
+        self._releases = Releases(Home(running.home))
 
     async def child_started(self, name: str, pid: int) -> None:
         """A child runs. Daemons say so themselves; the server cannot."""
@@ -99,6 +103,12 @@ class EventReporter:
             by="launcher",
         )
         await running.bus.cards.hand(seat, card)
+        await self._write(name, gave_up)
+        if name != EmbeddedServer.name and self._releases.take_back(name):
+            # Whoever rolls out would have done it by now: it is gone.
+            log.warning("release_taken_back", name=name)
+            self._supervisor.start(name)
+            return
         if name == "warden":
             # The one who would say so is the one that is gone.
             await self._ring.gone("warden", f"no warden beats: {gave_up.why}", command)
@@ -151,7 +161,7 @@ async def run_launcher(home: Home, file: Path) -> None:
             watchdog = Watchdog(running, launcher.supervisor, lambda: launcher.settings, launcher.command)
             running.accompany("watchdog", watchdog.run())
             running.accompany("drills", Rounds(running.bus, home, fleet.drills).run())
-            yield EventReporter(running, ring)
+            yield EventReporter(running, ring, launcher.supervisor)
 
     options = Options(
         home=home,

@@ -44,6 +44,8 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "restart", "services.cli.restart:restart", _FLEET, "Drain, stop and start a daemon, and wait for evidence."
     ),
+    Command("deploy", "services.cli.deploy:deploy", _FLEET, "Roll a release out, and back if it does not hold."),
+    Command("releases", "services.cli.deploy:app", _FLEET, "List, show or remove the releases of this home."),
     Command("reload", "services.cli.restart:reload", _FLEET, "Take the fleet file while the fleet runs."),
     Command(
         "config", "services.cli.config:app", _FLEET, "Show, change, compare and bring back the settings in effect."

@@ -17,6 +17,7 @@ from services.health.panel import Panel, Verdict
 from services.monitor.status import Status
 from services.projector.line import TablesLine
 from services.quota import lines as quota
+from services.release import versions
 from services.tally import Tally
 
 _VERDICT = {Verdict.NOMINAL: "bold green", Verdict.CONCERN: "bold yellow", Verdict.ULTRA: "bold white on red"}
@@ -67,12 +68,17 @@ def _table(*columns: str) -> Table:
 
 
 def _daemons(view: Panel) -> Table:
-    table = _table("daemon", "state", "in hand", "done", "beat", "config", "evidence")
+    table = _table("daemon", "state", "in hand", "done", "beat", "config", "version", "evidence")
+    differ = len({(line.version, line.release) for line in view.daemons if line.version}) > 1
+    whole = differ and len({line.version for line in view.daemons if line.version}) == 1
     for line in view.daemons:
         state = Text(f"{_DOT[line.state]} {line.state.value}", style=_STATE[line.state])
         beat = age(line.beat_age_s) if line.beat_age_s is not None else "none"
         config = str(line.config_revision) if line.config_revision else "-"
-        table.add_row(line.name, state, f"{line.in_flight:,}", f"{line.handled:,}", beat, config, _evidence(line))
+        version = Text(versions.told(line, whole=whole) or "-", style="yellow" if differ else "")
+        table.add_row(
+            line.name, state, f"{line.in_flight:,}", f"{line.handled:,}", beat, config, version, _evidence(line)
+        )
     return table
 
 

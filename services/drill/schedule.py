@@ -17,7 +17,7 @@ import structlog
 from bus import errors, leashed
 from bus.store import CONTROL
 from services.daemon import Bus
-from services.fleet.spec import Drills
+from services.fleet.operations import Drills
 from services.home import Home
 from services.launcher.main import child_environment
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -55,6 +55,15 @@ class Witness:
                 found = [record for record in self.all(name, id_=id_) if matches(record)]
                 if len(found) >= count:
                     return found[count - 1]
+                await self._news.wait()
+
+    async def event_of(self, names: Collection[str], id_: str) -> Recorded:
+        """The first event of one of these names of the thing `id_`, waited for; the caller says how long."""
+        async with self._news:
+            while True:
+                for name in names:
+                    for record in self.all(name, id_=id_):
+                        return record
                 await self._news.wait()
 
     async def until(self, over: Callable[[], bool]) -> None:

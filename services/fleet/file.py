@@ -24,12 +24,12 @@ from bus import errors
 from services.fleet import checks, durations, place
 from services.fleet.daemons import Restart, Watchdog
 from services.fleet.duty import Incidents, Rotation, Step
+from services.fleet.operations import Deploying, Drills
 from services.fleet.slack import Rule, Slack
 from services.fleet.spec import (
     Archive,
     Backoff,
     Cap,
-    Drills,
     Fleet,
     Handler,
     Monitor,
@@ -58,6 +58,7 @@ _DURATIONS = {
     (Watchdog, "silent"),
     (Watchdog, "busy"),
     (Drills, "every"),
+    (Deploying, "watch"),
     (Projector, "publish"),
     (Archive, "hot"),
     (Monitor, "every"),

@@ -22,10 +22,10 @@ from bus.invocation import Limits
 from services.fleet import value
 from services.fleet.daemons import Daemons
 from services.fleet.duty import Escalation, Hours, Incidents, Person, Rotation
+from services.fleet.operations import Deploying, Drills, Reload
 from services.fleet.slack import Slack
 from services.fleet.spec import (
     Archive,
-    Drills,
     Fleet,
     LoopLimits,
     Monitor,
@@ -33,7 +33,6 @@ from services.fleet.spec import (
     Project,
     Projector,
     Quota,
-    Reload,
     Role,
     Server,
     Unit,
@@ -102,6 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     server: Server = Server()
     daemons: Daemons = Daemons()
     reload: Reload = Reload()
+    deploy: Deploying = Deploying()
     drills: Drills = Drills()
     projector: Projector = Projector()
     queries: NamedQueries = NamedQueries()
@@ -131,6 +131,7 @@ MONITOR_KEY = "guards.monitor"
 SERVER_KEY = "settings.server"
 DAEMONS_KEY = "settings.daemons"
 RELOAD_KEY = "settings.reload"
+DEPLOY_KEY = "settings.deploy"
 DRILLS_KEY = "settings.drills"
 PROJECTOR_KEY = "settings.projector"
 QUERIES_KEY = "settings.queries"
@@ -150,6 +151,7 @@ _WHOLE: dict[str, Any] = {
     SERVER_KEY: Server,
     DAEMONS_KEY: Daemons,
     RELOAD_KEY: Reload,
+    DEPLOY_KEY: Deploying,
     DRILLS_KEY: Drills,
     PROJECTOR_KEY: Projector,
     QUERIES_KEY: NamedQueries,
@@ -194,6 +196,7 @@ def entries(fleet: Fleet, prompts: dict[str, str]) -> dict[str, bytes]:
     found[SERVER_KEY] = msgspec.json.encode(_public(fleet.server))
     found[DAEMONS_KEY] = msgspec.json.encode(fleet.daemons)
     found[RELOAD_KEY] = msgspec.json.encode(fleet.reload)
+    found[DEPLOY_KEY] = msgspec.json.encode(fleet.deploy)
     found[QUOTA_KEY] = msgspec.json.encode(fleet.quota)
     found[DRILLS_KEY] = msgspec.json.encode(fleet.drills)
     found[PROJECTOR_KEY] = msgspec.json.encode(fleet.projector)

@@ -15,6 +15,7 @@ from msgspec import Meta
 from bus import invocation
 from services.fleet.daemons import Daemons
 from services.fleet.duty import Escalation, Hours, Incidents, Person, Rotation
+from services.fleet.operations import Deploying, Drills, Reload
 from services.fleet.slack import Slack
 from services.fleet.table import Count, Name, Positive, Variable
 
@@ -248,13 +249,6 @@ class Server(_Table, frozen=True):
     sync_always: bool = False
 
 
-class Reload(_Table, frozen=True):
-    """How changes of the fleet file come into effect while the fleet runs."""
-
-    #: The launcher watches the fleet file and the prompts beside it, and takes what changes without a fault.
-    watch: bool = False
-
-
 class Price(_Table, frozen=True):
     """What a model costs, in US dollars per million tokens."""
 
@@ -287,13 +281,6 @@ class LoopLimits(_Table, frozen=True):
     ping_pong: Count = 12
     #: Tokens that a tree spends without anything new: no role and no input that it has not seen before.
     tokens_without_progress: Count = 200_000
-
-
-class Drills(_Table, frozen=True):
-    """When the guards are proven by real faults, beside what people have drilled."""
-
-    #: Seconds after which each guard is drilled again; None: only when a person does it.
-    every: Annotated[float, Meta(ge=60)] | None = None
 
 
 class Projector(_Table, frozen=True):
@@ -394,6 +381,7 @@ class Fleet(_Table, frozen=True):
     monitor: Monitor = Monitor()
     slack: Slack = Slack()
     reload: Reload = Reload()
+    deploy: Deploying = Deploying()
     incidents: Incidents = Incidents()
     people: dict[Name, Person] = {}
     rotations: dict[Name, Rotation] = {}

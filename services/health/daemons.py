@@ -43,6 +43,8 @@ class DaemonLine(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     boot_id: str = ""
     version: str = ""
+    #: The release that it is started from; empty for the installation.
+    release: str = ""
     #: Revision of the settings that it runs with; 0 for none.
     config_revision: int = 0
     #: Seconds since its last beat, since it last handled a message, since an empty pull was answered; None for never.
@@ -91,6 +93,7 @@ def line_of(beat: Heartbeat, now: datetime) -> DaemonLine:
         pid=beat.pid,
         boot_id=beat.boot_id,
         version=beat.version,
+        release=beat.release,
         config_revision=beat.config_revision,
         beat_age_s=age(beat.at),
         message_age_s=age(beat.last_message_at),

@@ -18,6 +18,7 @@ from services.incident.line import IncidentLine
 from services.monitor.status import Status
 from services.projector.line import TablesLine
 from services.quota.lines import QuotaLine
+from services.release import versions
 
 
 class Verdict(StrEnum):
@@ -98,6 +99,7 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
     def waits(self) -> tuple[str, ...]:
         """What waits for a person beside the cards, each with what that person runs."""
         said: list[str] = [f"{line.told}: {line.command}" for line in self.incidents]
+        said += filter(None, [versions.relaunch(self.daemons)])
         if self.dead_letters:
             said.append(f"{self.dead_letters:,} dead letter{'s' if self.dead_letters > 1 else ''}: systems dlq ls")
         if self.kill_switch.mode is flags.Mode.HARD:

@@ -9,6 +9,7 @@ from services.config.drift import ConfigLine
 from services.health.daemons import State
 from services.health.panel import Panel, Verdict
 from services.launcher.reporter import describe
+from services.release import versions
 
 #: Kinds of finding that the panel judges by itself, by what it sees now.
 _SEEN_LIVE = frozenset({
@@ -65,6 +66,7 @@ def judge(panel: Panel) -> tuple[Verdict, tuple[str, ...]]:
         concern.append(panel.tables.concern)
     _judge_findings(panel, ultra, concern)
     concern += _config_concerns(panel.config)
+    concern += filter(None, [versions.mixed(panel.daemons)])
     concern += [f"not seen: {what}" for what in panel.unseen]
     verdict = Verdict.ULTRA if ultra else Verdict.CONCERN if concern else Verdict.NOMINAL
     return verdict, tuple(ultra + concern)

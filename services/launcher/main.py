@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -35,6 +36,7 @@ from services.launcher.control import Answer, ControlServer, Phase
 from services.launcher.program import Child, ChildSpec
 from services.launcher.reporter import LogReporter, Reporter
 from services.launcher.supervisor import State, Supervisor
+from services.release.release import Releases
 from services.slack.tokens import VARIABLES
 
 log = structlog.get_logger()
@@ -199,11 +201,13 @@ class Launcher:
         fleet = self.options.fleet
         # Once while the runner waits for its handlers, and once more while those that it stopped end.
         grace = 2 * max((role.grace for role in fleet.roles().values()), default=0.0) + STOP_MARGIN_S
+        releases = Releases(self.home)
         return [
             Child(
                 ChildSpec(
                     name=name,
                     command=command,
+                    interpreter=partial(releases.interpreter, name),
                     # Whatever it starts can tell whose child it is: see `systems restart`.
                     env=child_environment(self.options.environ, self.home, name),
                     log_path=self.home.logs / f"{name}.log",

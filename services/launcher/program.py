@@ -57,6 +57,8 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     command: tuple[str, ...]
+    #: The interpreter that runs the command, asked at each start; None for the one that it names.
+    interpreter: Callable[[], Path | None] | None = None
     #: The whole environment; None passes this process's own.
     env: dict[str, str] | None = None
     #: Where its output is appended; a file over LOG_LIMIT is first renamed to ``.1``.
@@ -84,12 +86,24 @@ class Child:
         """Process id of the command itself at its last start; 0 before the first."""
         return 0 if self._tree is None else self._tree.child_pid
 
+    def command(self) -> tuple[str, ...]:
+        """What is run at the next start.
+
+        Raises:
+            BusError: the interpreter that is meant is not there.
+        """
+        other = None if self.spec.interpreter is None else self.spec.interpreter()
+        if other is None:
+            return self.spec.command
+        # -P: the folder that the launcher was started in may hold another version, which would be imported instead.
+        return (str(other), "-P", *self.spec.command[1:])
+
     async def start(self) -> None:
         """Start it and wait until it is ready, or has ended before that."""
         rotate(self.spec.log_path)
         with self.spec.log_path.open("ab") as log:
             self._tree = await leashed.start(
-                self.spec.command, env=self.spec.env, stdout=log, stderr=log, grace=self.spec.grace
+                self.command(), env=self.spec.env, stdout=log, stderr=log, grace=self.spec.grace
             )
         if self.spec.ready is None:
             return

@@ -36,11 +36,12 @@ _ENDS = ("inv.*.*.*.cancelled", "inv.*.*.*.swept")
 
 
 class Runner:
-    """One runner process' work: all projects but the drills', or `only` one."""
+    """One runner process' work: all projects but the drills', or `only` one; of the drills' project the role `canary`, by which it is proven."""
 
-    def __init__(self, desk: Desk, *, only: str = "") -> None:
+    def __init__(self, desk: Desk, *, only: str = "", canary: str = "") -> None:
         self._desk = desk
         self._only = only
+        self._canary = canary
         self.workers: dict[tuple[str, str], Worker] = {}
         self._changes: asyncio.Queue[str] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
@@ -164,11 +165,13 @@ class Runner:
                 project, _, role = name.partition(".")
                 await self._reconcile(project, role)
 
-    def _serves(self, project: str) -> bool:
-        return project == self._only if self._only else project != SANDBOX
+    def _serves(self, project: str, name: str) -> bool:
+        if self._only:
+            return project == self._only
+        return project != SANDBOX or name == self._canary
 
     async def _reconcile(self, project: str, name: str) -> None:
-        if not self._serves(project):
+        if not self._serves(project, name):
             return
         role = self._desk.registry.roles.get((project, name))
         worker = self.workers.get((project, name))

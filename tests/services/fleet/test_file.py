@@ -137,7 +137,7 @@ target = "handlers.book"
 port = 70000
 """
     assert faults(tmp_path, text) == [
-        "1: colour: unknown key 'colour', expected one of: archive, daemons, drills, escalation, hours, incidents, loop, monitor, people, projector, projects, prompts, queries, quota, reload, rotations, server, slack",
+        "1: colour: unknown key 'colour', expected one of: archive, daemons, deploy, drills, escalation, hours, incidents, loop, monitor, people, projector, projects, prompts, queries, quota, reload, rotations, server, slack",
         "3: projects.shop.slak_channel: unknown key 'slak_channel', did you mean 'slack_channel'?",
         (
             "4: projects.shop.roles.Coder_1: expected a role name of 1 to 40 lower-case letters, digits and '-', "

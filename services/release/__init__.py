@@ -1,0 +1,1 @@
+"""Versions of this program side by side, each in an environment of its own, and which daemon runs which of them."""

@@ -1,0 +1,105 @@
+"""What a roll-out would do, step by step. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from services.release.release import ALL, INSTALLED, Release, release_of
+
+#: Who is not rolled: it holds everything else.
+LAUNCHER = "launcher"
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of one daemon."""
+
+    daemon: str
+    before: str
+    after: str
+    #: It runs this release already.
+    kept: bool = False
+    #: The command by which a person does it, because it cannot be done from here; empty for a step that is done.
+    command: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole roll-out."""
+
+    release: str
+    version: str
+    #: What is thought of the release; empty for the installation.
+    standing: str
+    #: In the order in which they are done: whoever reads events first, whoever writes them last.
+    steps: tuple[Step, ...]
+    #: Seconds for which everything rolled so far is watched after each step.
+    watch_s: float
+
+
+def steps(
+    daemons: Sequence[str],
+    current: Mapping[str, str],
+    running: Collection[str],
+    release: str,
+    within: str,
+    command: str,
+) -> tuple[Step, ...]:
+    """The steps of a roll-out.
+
+    Args:
+        daemons: in their order of start.
+        current: what each is started from, as `current.json` says.
+        running: those that run the release, by their own word.
+        release: what is rolled out.
+        within: the daemon that the process belongs to which rolls out; empty for none.
+        command: what a person runs for what cannot be done from there.
+    """
+    found = []
+    for daemon in daemons:
+        before = release_of(current, daemon)
+        kept = before == release and daemon in running
+        by_person = command if daemon == within and not kept else ""
+        found.append(Step(daemon=daemon, before=before, after=release, kept=kept, command=by_person))
+    return tuple(found)
+
+
+def settled(current: Mapping[str, str], plan: Plan) -> dict[str, str]:
+    """`current.json` after a roll-out that went well: one line for all, and one for each that a person has yet to do."""
+    left = {step.daemon: release_of(current, step.daemon) for step in plan.steps if step.command}
+    return {ALL: plan.release} | left
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """The plan, for people."""
+    about = f"version {plan.version}" + (f", {plan.standing}" if plan.standing else "")
+    yield f"release {plan.release} ({about})"
+    number = 0
+    for step in plan.steps:
+        if step.kept:
+            yield f"   {step.daemon}: runs it already"
+        elif step.command:
+            yield f"   {step.daemon}: by a person, because this runs inside of it: {step.command}"
+        else:
+            number += 1
+            yield (
+                f"{number:2d} {step.daemon}: {step.before} -> {step.after}: drain, stop, start; alive by evidence; "
+                f"a canary through to its end; {plan.watch_s:g} s of watching all that was rolled"
+            )
+    if number:
+        yield "   what fails takes all of it back to what it was, and marks the release as bad"
+
+
+def relaunch(systems: Path | str, home: Path, fleet: str) -> str:
+    """How a person has the launcher itself run from an environment, which ends everything for some seconds. Pure."""
+    where = ["--home", str(home)]
+    down = shlex.join([str(systems), "down", *where])
+    up = shlex.join([str(systems), "up", "--detach", *where, *(["--fleet", fleet] if fleet else [])])
+    return f"{down} && {up}"
+
+
+def target_of(release: Release | None) -> tuple[str, str]:
+    """Name and standing, as a plan shows them; None is the installation."""
+    return (INSTALLED, "") if release is None else (release.name, release.standing.value)
