@@ -32,6 +32,9 @@ _ARMED = {True: "green", False: "bold yellow"}
 #: Glyphs beside the colours: a panel must be readable without them.
 _DOT = {State.STARTING: "◌", State.ALIVE: "●", State.LATE: "◐", State.DEAF: "◍", State.DOWN: "○"}
 
+#: Columns of what stands before each fact, so that the tables below one another line up.
+_LABELS = 22
+
 
 def panel(view: Panel, tally: Tally | None = None) -> RenderableType:
     """Everything that `systems status` shows."""
@@ -194,7 +197,8 @@ def _sweep(status: Status, now: datetime) -> Text:
     if status.last is None:
         return Text("none yet", style="dim")
     done = status.last.finished
-    said = Text(done.verdict.value, style=_VERDICT[Verdict(done.verdict.value)])
+    said = Text()
+    said.append(done.verdict.value, style=_VERDICT[Verdict(done.verdict.value)])
     said.append(
         f" {_ago(status.last.at, now)} in {age(done.took_ms / 1000)} · {done.counts.open} open", style="default"
     )
@@ -234,12 +238,13 @@ def _guard(guard: GuardLine, said: Text, now: datetime) -> Text:
 
 
 def _errors(view: Panel) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(no_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False, expand=True)
+    table.add_column(style="dim", no_wrap=True, width=_LABELS)
+    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for place, error in enumerate(view.last_errors):
-        said = Text(f"{_ago(error.at, view.at)} ", style="dim")
-        said.append(f"{error.role} ", style="default")
+        said = Text()
+        said.append(f"{_ago(error.at, view.at)} ", style="dim")
+        said.append(f"{error.role} ")
         said.append(f"{error.kind}: {error.message.splitlines()[0]}", style="yellow")
         said.truncate(200, overflow="ellipsis")
         table.add_row("last errors" if place == 0 else "", said)

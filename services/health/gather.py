@@ -15,6 +15,7 @@ from services import freezes, roster
 from services.config import drift
 from services.daemon import Bus, control_id
 from services.fleet.registry import Registry
+from services.fleet.spec import SANDBOX
 from services.guards import proofs
 from services.health.daemons import DaemonLine, line_of, missing, with_exit
 from services.health.panel import ErrorLine, Panel, RoleLine, TripLine, Verdict
@@ -148,5 +149,5 @@ def _errors(facts: Facts | None) -> tuple[ErrorLine, ...]:
         return ()
     return tuple(
         ErrorLine(at=e.at, role=e.role, invocation=e.invocation, kind=e.kind, message=e.message)
-        for e in facts.last_errors[:5]
+        for e in [e for e in facts.last_errors if not e.role.startswith(f"{SANDBOX}/")][:5]
     )
