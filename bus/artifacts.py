@@ -10,16 +10,18 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from nats import errors as driver
-from nats.js.errors import APIError, BucketNotFoundError, NotFoundError
-from nats.js.object_store import ObjectStore
 
 from bus import errors, wire
 from bus.connection import Connection
 from bus.events.invocation import ArtifactRef
 from bus.publisher import Passage
 from bus.subjects import Ref
+
+if TYPE_CHECKING:
+    from nats.js.object_store import ObjectStore
 
 BUCKET = "artifacts"
 #: The largest artifact that is taken; its bytes pass through memory.
@@ -67,6 +69,8 @@ class Artifacts:
             UnknownName: it is not there (any more).
             Conflict: something else lies under its name.
         """
+        from nats.js.errors import NotFoundError  # noqa: PLC0415 (see bus.later)
+
         store = await self._bucket()
         try:
             with _translated(f"artifact {artifact.name!r}"):
@@ -85,6 +89,8 @@ class Artifacts:
 @contextmanager
 def _translated(what: str) -> Iterator[None]:
     """The driver's errors as ours; a missing object stays a ``NotFoundError``."""
+    from nats.js.errors import APIError, BucketNotFoundError, NotFoundError  # noqa: PLC0415 (see bus.later)
+
     try:
         yield
     except BucketNotFoundError as exc:

@@ -1,7 +1,7 @@
 """Packages that are imported only when somebody uses them, although somebody else's code imports them at its top.
 
 nats-py imports aiohttp for servers behind a websocket, which takes as long as everything else of the bus together and 20 MB;
-no fleet has one. Such a package is found as ever and run at the first look into it, by the standard library's own
+no fleet has one. Its own JetStream client is used for artifacts alone: :mod:`bus.wire` speaks the rest. Such a package is found as ever and run at the first look into it, by the standard library's own
 :class:`importlib.util.LazyLoader`. The first use must be on one thread.
 """
 
@@ -14,7 +14,7 @@ from importlib.util import LazyLoader
 from types import ModuleType
 
 #: Imported by others, used by few.
-LATER = frozenset({"aiohttp"})
+LATER = frozenset({"aiohttp", "nats.js"})
 
 
 class Later:

@@ -44,7 +44,7 @@ def test_panel_imports_no_more_than_it_shows() -> None:
     script = (
         "import sys\n"
         "import services.cli.watch\n"
-        "heavy = ('aiohttp.client', 'duckdb', 'pyarrow', 'jsonschema', 'httpx', 'matplotlib', 'slack_sdk', 'apprise')\n"
+        "heavy = ('aiohttp.client', 'nats.js.api', 'duckdb', 'pyarrow', 'jsonschema', 'httpx', 'matplotlib', 'slack_sdk', 'apprise')\n"
         "ours = ('services.warden.warden', 'services.launcher.supervisor', 'services.replay')\n"
         "print([m for m in heavy + ours if m in sys.modules])"
     )
