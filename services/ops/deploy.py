@@ -120,6 +120,7 @@ class Deploy:
                 self.command,
             ),
             watch_s=self._watch_s,
+            relaunch=self._relaunch(),
         )
 
     async def check(self) -> No | None:
@@ -155,9 +156,10 @@ class Deploy:
         self._releases.use(settled)
         self._releases.end()
         left = [{"who": step.daemon, "command": step.command} for step in plan.steps if step.command]
+        launcher = [{"who": LAUNCHER, "command": plan.relaunch}] if plan.relaunch else []
         if not left:
             self._releases.judge(self.target, Standing.GOOD, "", datetime.now(UTC))
-        return evidence | {"after": settled, "left": [*left, *self._of_launcher()]}
+        return evidence | {"after": settled, "left": [*left, *launcher]}
 
     async def _roll(self, plan: Plan, before: dict[str, str], id_: str, evidence: dict[str, Any]) -> None:
         """Every step; what fails is taken back.
@@ -243,13 +245,12 @@ class Deploy:
         self._say(f"{roll.target} is alive after {seen['alive_after_s']:.1f} s: pid {seen['after']['pid']}")
         return {"daemon": roll.target, "operation": done.id, **seen}
 
-    def _of_launcher(self) -> list[dict[str, str]]:
-        """What a person does about the launcher itself, if it runs another release."""
+    def _relaunch(self) -> str:
+        """How a person has the launcher itself run the release; empty if it does."""
         record = self._home.launcher()
         if record is None or self.target in (INSTALLED, record.release):
-            return []
-        command = planning.relaunch(self._releases.command(self.target), self._home.path, self._fleet)
-        return [{"who": LAUNCHER, "command": command}]
+            return ""
+        return planning.relaunch(self._releases.command(self.target), self._home.path, self._fleet)
 
     async def _beats(self) -> dict[str, Heartbeat]:
         beats = sorted(await self._bus.liveness.all(), key=lambda beat: beat.started_at)

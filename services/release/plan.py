@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from services.release.release import ALL, INSTALLED, Release, release_of
+from services.release.release import ALL, release_of
 
 #: Who is not rolled: it holds everything else.
 LAUNCHER = "launcher"
@@ -37,6 +37,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[Step, ...]
     #: Seconds for which everything rolled so far is watched after each step.
     watch_s: float
+    #: The command by which a person has the launcher run it too; empty if it does.
+    relaunch: str = ""
 
 
 def steps(
@@ -90,6 +92,8 @@ def lines(plan: Plan) -> Iterator[str]:
             )
     if number:
         yield "   what fails takes all of it back to what it was, and marks the release as bad"
+    if plan.relaunch:
+        yield f"   {LAUNCHER}: by a person, because everything hangs on it: {plan.relaunch}"
 
 
 def relaunch(systems: Path | str, home: Path, fleet: str) -> str:
@@ -98,8 +102,3 @@ def relaunch(systems: Path | str, home: Path, fleet: str) -> str:
     down = shlex.join([str(systems), "down", *where])
     up = shlex.join([str(systems), "up", "--detach", *where, *(["--fleet", fleet] if fleet else [])])
     return f"{down} && {up}"
-
-
-def target_of(release: Release | None) -> tuple[str, str]:
-    """Name and standing, as a plan shows them; None is the installation."""
-    return (INSTALLED, "") if release is None else (release.name, release.standing.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +56,14 @@ def test_roll_out_ends_with_everything_on_the_release(current: dict[str, str], w
     after = settled(current, found)
     for step in found.steps:
         assert release_of(after, step.daemon) == (step.before if step.command else "new")
+
+
+def test_plan_says_who_relaunches_the_launcher() -> None:
+    """A plan ends with what a person does about the launcher, unless it runs the release already."""
+    found = plan({})
+    assert not any(line.lstrip().startswith("launcher") for line in lines(found))
+    told = list(lines(msgspec.structs.replace(found, relaunch="down && up")))
+    assert told[-1] == "   launcher: by a person, because everything hangs on it: down && up"
 
 
 def test_relaunch_is_a_line_to_paste() -> None:
