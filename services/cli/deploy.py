@@ -131,6 +131,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     used_by: tuple[str, ...]
 
 
+@app.default
 @app.command
 def ls(*, common: Common = DEFAULTS) -> int:
     """List the releases of this home, the oldest first.
