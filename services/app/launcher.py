@@ -89,6 +89,11 @@ class EventReporter:
             human=human,
         )
         await self._write(name, told)
+        if name != EmbeddedServer.name and not human and self._releases.take_back(name):
+            # Whoever rolls out would have done it by now: it is gone.
+            log.warning("release_taken_back", name=name)
+            self._supervisor.start(name)
+            return
         seat = control_id(name, running.host)
         last = await running.bus.store.last(CONTROL, f"ctl.daemon.{seat}.exited")
         card = Opened(
@@ -103,12 +108,6 @@ class EventReporter:
             by="launcher",
         )
         await running.bus.cards.hand(seat, card)
-        await self._write(name, gave_up)
-        if name != EmbeddedServer.name and self._releases.take_back(name):
-            # Whoever rolls out would have done it by now: it is gone.
-            log.warning("release_taken_back", name=name)
-            self._supervisor.start(name)
-            return
         if name == "warden":
             # The one who would say so is the one that is gone.
             await self._ring.gone("warden", f"no warden beats: {gave_up.why}", command)

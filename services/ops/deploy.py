@@ -26,9 +26,8 @@ from bus.liveness import Heartbeat
 from bus.server import EmbeddedServer
 from services.daemon import Bus
 from services.fleet.spec import SANDBOX
-from services.home import Home
+from services.home import SYSTEMS, Home
 from services.launcher import control
-from services.launcher.main import SYSTEMS
 from services.ops.operation import No
 from services.ops.performing import ActionFailed, ActionRefused, perform
 from services.ops.roll import Roll, runs

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from bus import errors
+from bus.events.card import Opened, Reason
 from bus.liveness import Heartbeat
 from services.daemon import Bus
 from services.health.daemons import State, state_of
@@ -106,7 +107,21 @@ class Roll:
         if not self._person:
             return None
         reason = f"expected somebody outside of {self.target} to restart it, got: a handler that it runs itself"
-        return No(reason, self._person)
+        beats = [beat for beat in await self._bus.liveness.all() if self._is_ours(beat)]
+        if not beats:
+            return No(reason, self._person)
+        beat = max(beats, key=lambda beat: beat.started_at)
+        card = Opened(
+            instance=self.target,
+            host=beat.host,
+            reason=Reason.INSIDE,
+            why=f"a handler that it runs itself rolls {self._release} out",
+            command=self._person,
+            since=self._bus.author.now(),
+            pid=beat.pid,
+            boot_id=beat.boot_id,
+        )
+        return No(reason, self._person, card)
 
     async def carry_out(self, _id: str) -> dict[str, Any]:
         """Do the step."""
@@ -158,8 +173,7 @@ class Roll:
         beat: Heartbeat | None = None
         while loop.time() < until:
             await self._up()
-            beats = [b for b in await self._bus.liveness.all() if b.pid == pid and b.home == self._home.token]
-            beat = next((b for b in beats if b.instance == self.target and b.host == self._host), None)
+            beat = next((b for b in await self._bus.liveness.all() if b.pid == pid and self._is_ours(b)), None)
             if beat is not None and state_of(beat, datetime.now(UTC)) is State.ALIVE:
                 if not runs(beat, self._release, self._version, self._launcher):
                     raise Ended(
@@ -172,6 +186,9 @@ class Roll:
         raise Ended(
             f"expected {self.target} to be alive by evidence within {ALIVE_S:g} s, got: {seen}; {self._words()}"
         )
+
+    def _is_ours(self, beat: Heartbeat) -> bool:
+        return (beat.instance, beat.host, beat.home) == (self.target, self._host, self._home.token)
 
     async def _up(self) -> None:
         """Everything that was rolled still runs in the process that it was started in.

@@ -6,11 +6,12 @@ import asyncio
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
 
+from bus.events import card
 from services.daemon import Bus
 from services.ops.operation import Status
 from services.ops.performing import operations
@@ -19,6 +20,8 @@ from tests.chaos.fleet import SYSTEMS, Desk, Fleet
 from tests.chaos.wheels import AT_ONCE, LATER, wheel
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+
+T = TypeVar("T")
 
 RUNNER = "services/app/agent_runner.py"
 FLEET = """
@@ -60,6 +63,11 @@ DEPLOY_S = 150.0
 async def versions(bus: Bus) -> dict[str, str]:
     """What each daemon says that it runs."""
     return {beat.instance: beat.version for beat in await bus.liveness.all()}
+
+
+def _last(desk: Desk, event: type[T]) -> T | None:
+    """The last event of a kind in the record, if there is one."""
+    return next((r.data for r in reversed(desk.control.records) if isinstance(r.data, event)), None)
 
 
 async def works(desk: Desk) -> None:
@@ -168,12 +176,15 @@ async def test_from_inside_a_runner_a_person_does_the_last_step(deployed: Fleet,
         assert set(left) == {"agent_runner-1", "launcher"}
         refused = [one.command for one in (await operations(desk.bus)).values() if one.status is Status.REFUSED]
         assert refused == [left["agent_runner-1"]]
+        opened = await desk.control.until(lambda: _last(desk, card.Opened))
+        assert (opened.instance, opened.reason, opened.command) == ("agent_runner-1", card.Reason.INSIDE, refused[0])
         assert await versions(desk.bus) == {"launcher": "0.1.0", "warden": "9.1.0", "agent_runner-1": "0.1.0"}
         panel = await deployed.systems("status")
         assert "daemons run different releases: agent_runner-1 0.1.0; warden 9.1.0-" in " ".join(panel.out.split())
         finished = await deployed.run("sh", "-c", left["agent_runner-1"], limit_s=DEPLOY_S)
         assert finished.status == 0, finished.err
         assert await versions(desk.bus) == {"launcher": "0.1.0", "warden": "9.1.0", "agent_runner-1": "9.1.0"}
+        assert (await desk.control.until(lambda: _last(desk, card.Closed))).reason is card.End.BACK
         assert Releases(deployed.home).get("9.1.0").standing is Standing.GOOD
     relaunched = await deployed.run("sh", "-c", left["launcher"], limit_s=DEPLOY_S)
     assert relaunched.status == 0, relaunched.err
