@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from services.fleet.file import LoadedFleet, load
 from services.fleet.registry import Registry, Settings
 from services.fleet.spec import Fleet
 from services.home import Home
+from services.incident.standby import Standby
 from services.launcher.filewatch import FileWatch
 from services.launcher.intensity import GiveUp
 from services.launcher.main import Launcher, Options, daemons
@@ -159,6 +161,7 @@ async def run_launcher(home: Home, file: Path) -> None:
             ring = watch_ring(running)
             watchdog = Watchdog(running, launcher.supervisor, lambda: launcher.settings, launcher.command)
             running.accompany("watchdog", watchdog.run())
+            running.accompany("incidents", Standby(running.bus, home.path, os.environ).run())
             running.accompany("drills", Rounds(running.bus, home, fleet.drills).run())
             yield EventReporter(running, ring, launcher.supervisor)
 

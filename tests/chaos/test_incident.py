@@ -144,6 +144,30 @@ async def test_incident_of_a_daemon_that_is_given_up_on(fleet: Fleet) -> None:
             await _story(desk)
 
 
+async def test_incident_of_the_warden_itself(fleet: Fleet) -> None:
+    """A warden that is given up on is an incident too: the launcher calls people in its place, and leaves it to the next one."""
+    fleet.write(FLEET, HANDLERS)
+    async with Webhook().served() as hook:
+        ways(fleet, hook)
+        await fleet.up()
+        async with fleet.bus() as desk:
+            pid = await fleet.kill("warden")
+            await fleet.pid("warden", other_than=pid)
+            await fleet.kill("warden")
+            await desk.control.subject(lambda r: isinstance(r.data, daemon.GaveUp))
+            _, said = await first(desk, ev.Declared)
+            assert said.subject == "warden"
+            await hook.until(lambda: len(hook.calls) >= 2)
+            assert (await fleet.systems("incident", "ack", "1")).status == 0
+            acked, _ = await first(desk, ev.Acknowledged)
+            assert (await fleet.systems("start", "warden")).status == 0
+            await first(desk, ev.Recovered)
+            assert (await fleet.systems("incident", "close", "1", "--cause", "a test")).status == 0
+            await first(desk, ev.Drafted)
+            assert not [record for record, _ in of(desk, ev.PageDue) if record.seq > acked.seq]
+            assert len([r for r in desk.control.records if isinstance(r.data, ev.Declared)]) == 1
+
+
 async def _story(desk: Desk) -> None:
     """The draft's moments are those of the events, and each line of its timeline names one."""
     _, drafted = await first(desk, ev.Drafted)
