@@ -125,23 +125,24 @@ async def follow_settings(running: Daemon, loaded: LoadedFleet) -> Fleet:
     await registry.open()
     running.teardown.push("registry", registry.close)
     started, runs_with = _of_launcher(registry.settings), registry.seen
+    slack = registry.settings.slack
 
     def revision() -> int:
         # How it runs its daemons it reads once: what changes there is in effect after its next start.
         nonlocal runs_with
-        if _of_launcher(registry.settings) == started:
+        if _of_launcher(registry.settings) == started and registry.settings.slack.enabled == slack.enabled:
             runs_with = registry.seen
         return runs_with
 
     running.config_revision = revision
     registry.listeners.append(running.hurry)
     running.accompany("file_watch", FileWatch(running.bus, registry, loaded).run())
-    return msgspec.structs.replace(loaded.fleet, **started)
+    return msgspec.structs.replace(loaded.fleet, slack=slack, **started)
 
 
 def _of_launcher(settings: Settings) -> dict[str, Any]:
     """The settings by which the launcher runs its daemons."""
-    return {name: getattr(settings, name) for name in ("daemons", "projector", "queries", "archive", "drills", "slack")}
+    return {name: getattr(settings, name) for name in ("daemons", "projector", "queries", "archive", "drills")}
 
 
 async def run_launcher(home: Home, file: Path) -> None:

@@ -6,12 +6,13 @@ import asyncio
 import os
 
 from services import credentials
-from services.app.parts import answer_freezes, calm_collector, report_config, together, until_stopped, watch_ring
+from services.app.parts import answer_freezes, calm_collector, together, until_stopped, watch_ring
 from services.daemon import Daemon, daemon
 from services.fleet.registry import Registry
+from services.fleet.slack import at_start
 from services.home import Home
 from services.receipts import Receipts
-from services.slack import status
+from services.slack import alone, status
 from services.slack import tokens as slack_tokens
 from services.slack.alarm import Alarm
 from services.slack.mirror import Mirror
@@ -31,8 +32,8 @@ async def start_mirror(running: Daemon) -> asyncio.Task[None]:
     registry = Registry(bus.bucket("registry"))
     await registry.open()
     running.teardown.push("registry", registry.close)
-    report_config(running, registry)
     settings = registry.settings.slack
+    _report_config(running, registry)
     tokens = slack_tokens.load(os.environ, Home(running.home), settings.mode)
     screen: Screen
     line: Line
@@ -49,14 +50,34 @@ async def start_mirror(running: Daemon) -> asyncio.Task[None]:
         screen = SlackScreen(web)
         line = lines.of(bolt, tokens, web, settings, lambda _: running.hurry())
     mirror = Mirror(bus, registry, screen)
-    running.evidence = mirror.evidence
     service = await status.serve(bus, mirror, line)
     running.teardown.push("status", service.close)
-    task = running.accompany("mirror", together(mirror.run(), line.run(), Alarm(bus).watch(line, settings.patience)))
+
+    async def work() -> None:
+        await alone.turn(running)
+        running.evidence = mirror.evidence
+        await together(mirror.run(), line.run(), Alarm(bus).watch(line, settings.patience))
+
+    # The first beat comes before the first message: of two that start, both know who goes first.
     await running.announce()
+    task = running.accompany("mirror", work())
     answer_freezes(running, Receipts(running))
     watch_ring(running)
     return task
+
+
+def _report_config(running: Daemon, registry: Registry) -> None:
+    """Say which revision is in effect: how Slack is reached is read once."""
+    started, runs_with = at_start(registry.settings.slack), registry.seen
+
+    def revision() -> int:
+        nonlocal runs_with
+        if at_start(registry.settings.slack) == started:
+            runs_with = registry.seen
+        return runs_with
+
+    running.config_revision = revision
+    registry.listeners.append(running.hurry)
 
 
 async def run_mirror(home: Home, instance: str) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from bus import errors
 from bus.events.topology import Change
 from services.fleet.registry import FILE_KEY
+from services.fleet.slack import AT_START as SLACK_AT_START
 from services.fleet.spec import SANDBOX, Fleet
 
 Tables = dict[str, Any]
@@ -186,13 +187,17 @@ def _is_policy(keys: Path) -> bool:
     return keys[0] in ("quota", "loop") or any(key in _POLICY for key in keys[2:])
 
 
-#: Tables that the launcher reads once, when it starts.
-_AT_START = frozenset({"archive", "daemons", "drills", "projector", "queries", "server", "slack"})
+#: Tables that are read once, when the launcher starts.
+_AT_START = frozenset({"archive", "daemons", "drills", "projector", "queries", "server"})
 
 
 def late(changed: Collection[Change]) -> tuple[str, ...]:
     """Those of the changed settings that take effect at the next start of the fleet only."""
-    return tuple(change.field for change in changed if path(change.field)[0] in _AT_START)
+    return tuple(change.field for change in changed if _is_late(path(change.field)))
+
+
+def _is_late(keys: Path) -> bool:
+    return keys[0] in _AT_START or (keys[0] == "slack" and keys[1:2] != () and keys[1] in SLACK_AT_START)
 
 
 def unreachable(changed: Collection[Change]) -> tuple[str, ...]:

@@ -75,3 +75,12 @@ class Slack(_Table, frozen=True):
     burst: Count = 20
     #: Seconds without a sign of life after which the socket counts as lost.
     patience: Annotated[float, Meta(ge=1)] = 30.0
+
+
+#: Settings of the table that are read once, when the daemon starts.
+AT_START = frozenset({"enabled", "mode", "host", "port", "path", "api_url", "patience"})
+
+
+def at_start(settings: Slack) -> tuple[object, ...]:
+    """What of the settings takes effect at the next start only."""
+    return tuple(getattr(settings, name) for name in sorted(AT_START))
