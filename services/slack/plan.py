@@ -114,7 +114,8 @@ def _channels(
         found |= {channel: None for channel in shown if channel}
     assert record.event is not None
     for rule in fleet.slack.rules:
-        if rule.channel not in found and _takes(rule, kind, project, role, severity, record.event.id):
+        # In a channel that shows it anyway a rule can only say how.
+        if not found.get(rule.channel) and _takes(rule, kind, project, role, severity, record.event.id):
             found[rule.channel] = rule
     return found
 

@@ -38,7 +38,7 @@ from tests.slack.process import Mirrors
 
 log = structlog.get_logger()
 
-pytestmark = [pytest.mark.soak, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.soak, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(1500)]
 
 EVENTS, KILLS = 20_000, 20
 PROJECTS = ("shop", "ledger", "blog")
@@ -171,7 +171,7 @@ async def test_each_event_stands_once(
             total += info["num_ack_pending"] + info["num_pending"]
         return total
 
-    async with asyncio.timeout(400):
+    async with asyncio.timeout(600):
         while await left():
             await asyncio.sleep(0.5)
     mirrors.end(signal.SIGTERM)

@@ -39,7 +39,7 @@ class Channel:
 
     def find(self, ts: str) -> dict[str, Any]:
         """The message with this ts."""
-        for message in self.messages:
+        for message in reversed(self.messages):
             if message["ts"] == ts:
                 return message
         raise Refused("message_not_found")
@@ -162,7 +162,7 @@ class Workspace:
         """Take a message."""
         channel = self.target(args.get("channel", ""))
         thread = args.get("thread_ts")
-        if thread and not any(message["ts"] == thread for message in channel.messages):
+        if thread and not any(message["ts"] == thread for message in reversed(channel.messages)):
             raise Refused("thread_not_found")
         message: dict[str, Any] = {
             "type": "message",

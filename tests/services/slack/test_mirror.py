@@ -5,9 +5,16 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+import pytest
+
 from bus.events import finding, incident, invocation
 from bus.events.finding import CloseReason, Severity
 from bus.events.invocation import DeathReason
+from bus.server import EmbeddedServer
+from services.app.slack_mirror import start_mirror
+from services.fleet.slack import Rule
+from services.slack.channel import WAITING
+from tests.services.rig import Rig
 from tests.services.slack.stand import Stand
 from tests.slack.fake import Script, spoken
 
@@ -228,3 +235,76 @@ async def test_message_that_slack_does_not_take(stand: Stand) -> None:
         await stand.slack.said(stand.fleet.id, "third")
         (withheld,) = await stand.recorded("withheld")
         assert withheld.data.kinds == {"finding.opened": 1}
+
+
+async def test_rules_take_effect_at_once(stand: Stand) -> None:
+    """A rule that is added while the mirror runs shows the next event, also of a kind that was not read until then."""
+    await stand.settings({})
+    log = stand.slack.workspace.channel("log")
+    async with stand.mirror() as mirror:
+        await stand.opened("bus", "slow")
+        await stand.slack.said(stand.fleet.id, "slow")
+        await stand.settings({}, rules=(Rule(channel=log.id, events=("invocation.cancelled",)),))
+        while not mirror.fleet.slack.rules:
+            await asyncio.sleep(0.01)
+        await stand.invocation("shop/coder", invocation.Cancelled(reason="not needed"))
+        await stand.slack.said(log.id, "not needed")
+    assert len(stand.fleet.messages) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+async def test_server_is_killed(stand: Stand, server: EmbeddedServer) -> None:
+    """Over a SIGKILL of the bus and its restart everything is shown once, in order."""
+    await stand.settings({})
+    async with stand.mirror():
+        await stand.opened("bus", "number 1")
+        await stand.slack.said(stand.fleet.id, "number 1")
+        server.kill()
+        await server.wait()
+        await server.start()
+        for number in (2, 3):
+            await stand.opened("bus", f"number {number}")
+        await stand.slack.said(stand.fleet.id, "number 3")
+        await stand.recorded("posted", 3)
+    assert stand.titles(stand.fleet) == [f"🟠 number {number}" for number in (1, 2, 3)]
+
+
+@pytest.mark.slow
+async def test_too_much_waits_for_a_refused_channel(stand: Stand) -> None:
+    """Beyond a bound what waits for an archived channel is withheld, by an event that names it, and told when it is back."""
+    shop = stand.slack.workspace.channel("shop", archived=True)
+    await stand.settings({"shop": shop}, burst=1000)
+    dead = invocation.DeadLettered(reason=DeathReason.PERMANENT_ERROR)
+    async with stand.mirror() as mirror:
+        await asyncio.gather(*(stand.invocation("shop/coder", dead) for _ in range(WAITING + 50)))
+        await stand.recorded("withheld")
+        while mirror.sources["INVOCATIONS"].open:
+            await asyncio.sleep(0.01)
+        total = sum(record.data.kinds["invocation.dead_lettered"] for record in await stand.records("withheld"))
+        assert total == WAITING + 50
+        shop.archived = False
+        await stand.opened("shop/coder", "slow")
+        told = await stand.slack.said(shop.id, "events could not be shown here")
+        assert f"{total} events" in spoken(told)
+
+
+async def test_second_mirror_stands_by(rig: Rig, stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two daemons on one bus the first one shows what happens, and the second goes on where it ended."""
+    await stand.settings({})
+    for name, token in (("BOT_TOKEN", stand.slack.bot_token), ("APP_TOKEN", stand.slack.app_token)):
+        monkeypatch.setenv(f"SYSTEMS_SLACK_{name}", token)
+    first = await rig._daemon("slack_mirror", "slack_mirror")
+    await start_mirror(first)
+    await stand.opened("bus", "number 1")
+    await stand.slack.said(stand.fleet.id, "number 1")
+    second = await rig._daemon("slack_mirror", "slack_mirror-2")
+    await start_mirror(second)
+    await stand.opened("bus", "number 2")
+    await stand.slack.said(stand.fleet.id, "number 2")
+    assert second.evidence().handled == 0
+    await rig.end(first)
+    await stand.opened("bus", "number 3")
+    await stand.slack.said(stand.fleet.id, "number 3")
+    assert second.evidence().handled > 0
+    assert stand.titles(stand.fleet) == [f"🟠 number {number}" for number in (1, 2, 3)]
