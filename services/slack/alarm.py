@@ -1,6 +1,6 @@
 """What is wrong with Slack itself, raised as a concern: Slack is the one place where nobody can be told of it.
 
-A concern that is not taken (the warden is away, or too much was raised) is in the log and in `systems slack status`.
+While the warden is away, which takes concerns, it is tried again; `systems slack status` tells it in any case.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from services.slack.standing import Line
 
 log = structlog.get_logger()
 
+#: Seconds until a concern that nobody took is raised again.
+_AGAIN_S = 1.0
 _MORE = "What belongs there waits, and the other channels go on. `systems slack status` says how much, `systems slack check` what to click."
 
 
@@ -49,8 +51,17 @@ class Alarm:
                 )
 
     async def _raise(self, title: str, detail: str) -> None:
+        """Raise it; while nobody is there to take it, again and again."""
         asked = raising.Raise(severity=Severity.CONCERN, title=title, detail=detail)
-        try:
-            await raising.ask(self._bus.connection, asked, {ACTOR: "slack_mirror"})
-        except errors.BusError as exc:
-            log.warning("slack_concern_unraised", title=title, error=str(exc))
+        while True:
+            try:
+                await raising.ask(self._bus.connection, asked, {ACTOR: "slack_mirror"})
+            except (raising.MonitorAway, errors.Unanswered) as exc:
+                log.warning("slack_concern_unraised", title=title, error=str(exc), again_s=_AGAIN_S)
+                await asyncio.sleep(_AGAIN_S)
+            except errors.BusError as exc:
+                # We have raised too much within the hour: what we said before stands.
+                log.warning("slack_concern_refused", title=title, error=str(exc))
+                return
+            else:
+                return

@@ -48,7 +48,8 @@ class Mirror:
         self.sources = {stream: Source(bus, stream, filters[stream]) for stream in (CONTROL, INVOCATIONS)}
         self._group: asyncio.TaskGroup | None = None
         self._alarm = Alarm(bus)
-        self._raising: set[asyncio.Task[None]] = set()
+        #: Concerns that are being raised, by channel.
+        self._raising: dict[str, asyncio.Task[None]] = {}
         registry.listeners.append(self._changed)
 
     def evidence(self) -> Evidence:
@@ -80,15 +81,12 @@ class Mirror:
 
     async def _remember(self, floor: int) -> None:
         """Fold what was shown long ago: what comes next is told by it."""
-        found: list[Recorded] = []
         for filter_ in _HISTORY:
             async with aclosing(self._bus.store.read(CONTROL, filter_)) as records:
                 async for record in records:
                     if record.seq > floor:
                         break
-                    found.append(record)
-        for record in sorted(found, key=lambda record: record.seq):
-            self.board.take(record)
+                    self.board.take(record)
 
     async def _follow(self, source: Source) -> None:
         records: AsyncGenerator[Recorded, None] = source.records()
@@ -162,11 +160,12 @@ class Mirror:
 
     async def _refusing(self, name: str, refused: Refused | None) -> None:
         """A channel takes nothing, or takes messages again: the first is raised, because people must repair it."""
-        if refused is not None:
+        before = self._raising.pop(name, None)
+        if before is not None:
+            before.cancel()
+        if refused is not None and self._group is not None:
             # Not awaited: the warden may be away, and other messages of the channel must not wait for it.
-            task = asyncio.create_task(self._alarm.channel(name, refused))
-            self._raising.add(task)
-            task.add_done_callback(self._raising.discard)
+            self._raising[name] = self._group.create_task(self._alarm.channel(name, refused))
 
 
 def fleet_of(registry: Registry) -> Fleet:
