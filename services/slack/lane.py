@@ -78,7 +78,11 @@ class Lane:
 
     def put_back(self, work: Work) -> None:
         """It was not shown: it is next again, but for what is urgent."""
-        self._again.append(work)
+        if work.first.urgent:
+            # Also before what was put back earlier and is not urgent: what comes after it in its thread must wait for it.
+            self._again.appendleft(work)
+        else:
+            self._again.append(work)
 
     def take(self, burst: int) -> Work | None:
         """What is shown next; None for nothing. `burst` is how many may wait before they are put together."""

@@ -39,7 +39,8 @@ class Channel:
 
     def find(self, ts: str) -> dict[str, Any]:
         """The message with this ts."""
-        for message in reversed(self.messages):
+        newest_first: list[dict[str, Any]] = self.messages[::-1]
+        for message in newest_first:
             if message["ts"] == ts:
                 return message
         raise Refused("message_not_found")

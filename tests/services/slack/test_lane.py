@@ -33,6 +33,22 @@ def notice(
     )
 
 
+def worked(lane: Lane, burst: int, more: list[Notice], refusals: list[bool]) -> list[Work]:
+    """Everything that is shown, where some is refused at first, and more comes in between."""
+    shown = []
+    for refused in refusals:
+        if more:
+            lane.add(more.pop(0))
+        work = lane.take(burst)
+        if work is not None and refused:
+            lane.put_back(work)
+        elif work is not None:
+            shown.append(work)
+    for one in more:
+        lane.add(one)
+    return shown + drained(lane, burst)
+
+
 def drained(lane: Lane, burst: int) -> list[Work]:
     """Everything that is taken."""
     found = []
@@ -66,6 +82,20 @@ def test_each_once_and_in_order_of_its_thread(drawn: list[tuple[str, str, Place,
         replies = [one.seq for one in taken if one.key == key and one.place is not Place.NEW]
         assert replies == sorted(replies)
     assert len(lane) == 0
+
+
+@given(_notices, st.integers(0, 30), st.lists(st.booleans(), max_size=80))
+def test_order_outlives_refusals(drawn: list[tuple[str, str, Place, bool]], burst: int, refusals: list[bool]) -> None:
+    """What Slack does not take at first is shown once too, and still in the order of its thread."""
+    more = [
+        notice(seq, kind=kind, key=key, place=place if key else Place.NEW, urgent=urgent)
+        for seq, (kind, key, place, urgent) in enumerate(drawn, 1)
+    ]
+    taken = [one for work in worked(Lane("C1"), burst, more, refusals) for one in work.notices]
+    assert sorted(one.seq for one in taken) == list(range(1, len(drawn) + 1))
+    for key in ("k1", "k2"):
+        replies = [one.seq for one in taken if one.key == key and one.place is not Place.NEW]
+        assert replies == sorted(replies)
 
 
 @given(st.integers(0, 400), st.integers(0, 30))
@@ -121,6 +151,19 @@ def test_what_was_not_sent_is_next_again() -> None:
     lane.put_back(work)
     lane.add(notice(3, urgent=True))
     assert [one.first.seq for one in drained(lane, 20)] == [3, 1, 2]
+
+
+def test_urgent_that_was_not_sent_is_before_what_follows_it() -> None:
+    """Of two that Slack did not take the urgent one is next, and what comes after it in its thread waits for it."""
+    lane = Lane("C1")
+    reply = {"key": "incident:1", "place": Place.REPLY, "urgent": True}
+    for one in (notice(1), notice(2, **reply), notice(3, **reply)):  # type: ignore[arg-type]
+        lane.add(one)
+        if one.seq < 3:
+            work = lane.take(20)
+            assert work is not None
+            lane.put_back(work)
+    assert [work.first.seq for work in drained(lane, 20)] == [2, 3, 1]
 
 
 @given(st.sets(st.integers(1, 10_000)))
