@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
+import structlog
 
 from bus.events import finding, incident, invocation
 from bus.events.finding import CloseReason, Severity
 from bus.events.invocation import DeathReason
 from bus.server import EmbeddedServer
 from services.app.slack_mirror import start_mirror
-from services.fleet.slack import Rule
+from services.fleet.registry import SLACK_KEY, Registry
+from services.fleet.slack import Rule, Slack
 from services.slack.channel import WAITING
+from services.slack.mirror import Mirror
+from services.slack.screen import Console
 from tests.services.rig import Rig
 from tests.services.slack.stand import Stand
 from tests.slack.fake import Script, spoken
@@ -308,3 +313,24 @@ async def test_second_mirror_stands_by(rig: Rig, stand: Stand, monkeypatch: pyte
     await stand.slack.said(stand.fleet.id, "number 3")
     assert second.evidence().handled > 0
     assert stand.titles(stand.fleet) == [f"🟠 number {number}" for number in (1, 2, 3)]
+
+
+async def test_console_mode_writes_into_the_log(rig: Rig) -> None:
+    """Without Slack each message is a line of the log, nothing of it is recorded, and the event is done with."""
+    await rig.bucket("registry").put(SLACK_KEY, msgspec.json.encode(Slack(channel="#fleet")))
+    registry = Registry(rig.bucket("registry"))
+    await registry.open()
+    mirror = Mirror(rig.bus, registry, Console())
+    with structlog.testing.capture_logs() as lines:
+        task = asyncio.create_task(mirror.run())
+        event = incident.Declared(title="Fire", severity=Severity.ULTRA, by="ann", since=datetime.now(UTC))
+        await rig.bus.store.append(rig.bus.author.control("1", event))
+        while not mirror.sources["CONTROL"].settled:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await registry.close()
+    (line,) = [line for line in lines if line["event"] == "slack_message"]
+    assert line["channel"] == "#fleet"
+    assert line["text"].startswith("🔴 Incident 1: Fire")
+    assert [record async for record in rig.bus.store.read("CONTROL", "ctl.slack.>")] == []
