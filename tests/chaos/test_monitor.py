@@ -9,6 +9,7 @@ import signal
 import msgspec
 import pytest
 
+from bus.events import card as cards
 from bus.events import finding as ev
 from bus.events.finding import Kind
 from bus.events.sweep import Finished, Trigger
@@ -27,6 +28,7 @@ look = "500ms"
 [daemons]
 agent_runner = { instances = 1 }
 restart = { exits = 3, period = "5m" }
+watchdog = { silent = "25s", busy = "25s" }
 
 [projects.shop.roles.coder]
 handler = { kind = "function", target = "handlers:work" }
@@ -57,6 +59,7 @@ async def begun(desk: Desk) -> None:
     )
 
 
+@pytest.mark.soak
 async def test_daemons_that_die_stop_go_deaf_and_slow_are_told_apart(fleet: Fleet) -> None:
     """A runner that is killed is down, one that is stopped late, one that nothing reaches deaf, a blocked one slow; each is over in the end."""
     fleet.write(FLEET, HANDLERS)
@@ -89,12 +92,19 @@ async def test_daemons_that_die_stop_go_deaf_and_slow_are_told_apart(fleet: Flee
         # It may be so young that nothing has ever reached it.
         assert deaf.title.startswith("agent_runner-1 is deaf: it beats, and nothing has ")
         assert any("shop_coder" in r.data.subject for r in events(desk, Kind.DRIFT, ev.Opened))
+        # Its loop turns, so nobody kills it: a restart may not help, and a person is handed the case until it hears again.
+        handed = await desk.control.subject(lambda r: isinstance(r.data, cards.Opened))
+        assert (handed.data.pid, handed.data.reason) == (pid, "deaf")
+        assert f"systems restart agent_runner-1 --reason deaf --home {fleet.home.path}" in handed.data.command
         applied = await fleet.systems("apply")
         assert applied.status == 0, applied.err
         await desk.control.until(lambda: events(desk, Kind.DAEMON_DEAF, ev.Closed))
+        heard = await desk.control.subject(lambda r: isinstance(r.data, cards.Closed))
+        assert (heard.data.reason, heard.data.boot_id) == ("heard", handed.data.boot_id)
         # Stopped: late when its beat is, and none of it when it goes on.
         os.kill(pid, signal.SIGSTOP)
         try:
+            # Late is told before the watchdog would act.
             await desk.control.until(lambda: len(events(desk, Kind.DAEMON_LATE, ev.Opened)) >= 2)
             late = events(desk, Kind.DAEMON_LATE, ev.Opened)[-1].data
             assert "agent_runner-1 is late: its last beat is 1" in late.title

@@ -123,3 +123,23 @@ async def test_daemon_that_only_a_person_restarts_waits_for_one(fleet: Fleet) ->
         assert heard.data.reason == "heard"
         assert (await fleet.systems("cards")).out == "nothing waits for a person\n"
         assert await fleet.pid("agent_runner-1") == pid
+
+
+@pytest.mark.soak
+async def test_server_that_hangs_is_replaced(fleet: Fleet) -> None:
+    """A server that is stopped greets nobody: the launcher ends it, starts another, kills no daemon for its silence, and nothing accepted is lost."""
+    write(fleet)
+    await fleet.up()
+    async with fleet.bus() as desk:
+        ids = await desk.ask_many("shop/coder", 20)
+        pids = {name: child.pid for name, child in (await fleet.children()).items()}
+        os.kill(pids["nats-server"], signal.SIGSTOP)
+        assert await fleet.pid("nats-server", other_than=pids["nats-server"])
+        await desk.all_ended(ids)
+        after = await desk.ask("shop/coder", 1)
+        await desk.story.event(after.id, "completed")
+        assert {name: child.pid for name, child in (await fleet.children()).items() if name != "nats-server"} == {
+            name: pid for name, pid in pids.items() if name != "nats-server"
+        }
+        exited = await desk.control.subject(lambda r: isinstance(r.data, Exited))
+        assert (exited.data.pid, exited.data.status) == (pids["nats-server"], -signal.SIGKILL)

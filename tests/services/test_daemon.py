@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from bus.events import daemon as ev
+from services import alive
 from services.daemon import Teardown, control_id
 from tests.services.rig import Rig
 
@@ -50,7 +51,11 @@ async def test_daemon_says_that_it_began_and_ended(rig: Rig) -> None:
     assert [beat.boot_id for beat in await rig.bus.liveness.all()] == [running.boot_id]
     started = await rig.control.subject(lambda r: isinstance(r.data, ev.Started))
     assert started.data.boot_id == running.boot_id
+    # Asked whether it lives it answers, over the loop that does its work; nobody does for a boot id that is not there.
+    assert await alive.ask(rig.connection, running.boot_id, timeout=5)
+    assert not await alive.ask(rig.connection, "another", timeout=5)
     await rig.end(running)
+    assert not await alive.ask(rig.connection, running.boot_id, timeout=5)
     assert await rig.bus.liveness.all() == []
     stopped = await rig.control.subject(lambda r: isinstance(r.data, ev.Stopped))
     assert stopped.subject.split(".")[2] == started.subject.split(".")[2] == control_id(running.instance, running.host)
