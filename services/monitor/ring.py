@@ -132,7 +132,12 @@ class Ring:
 
     async def _watch_neighbour(self) -> None:
         beats = await self._bus.liveness.all()
-        neighbour = watched(self._kind, {beat.daemon for beat in beats} | await self._owed())
+        there = {beat.daemon for beat in beats}
+        neighbour = watched(self._kind, there)
+        if neighbour != watched(self._kind, ORDER):
+            # Somebody in between does not beat: the record says whether it should. Asked for only then, because it costs a
+            # read for each seat, and most looks find everybody.
+            neighbour = watched(self._kind, there | await self._owed())
         if not neighbour:
             return
         if not is_silent(neighbour, beats, self._bus.author.now()):
