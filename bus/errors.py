@@ -16,6 +16,7 @@
     ├── BadEvent                bytes that are no event of ours
     ├── UnknownName             a role, project, daemon or context that does not exist; suggests one that does
     ├── Conflict                what was asked does not fit the present state
+    ├── BadAsk                  what a person asks for makes no sense, whatever the state
     └── HomeUnusable            the state directory cannot be written, or belongs to another instance
 
 A class keeps its facts as fields and builds its text from them: what was expected, what came, where, and the
@@ -138,6 +139,10 @@ class UnknownName(BusError):
 
 class Conflict(BusError):
     """What was asked does not fit the present state of the thing."""
+
+
+class BadAsk(BusError):
+    """What a person asks for makes no sense, whatever the state: says what was expected."""
 
 
 class HomeUnusable(BusError):

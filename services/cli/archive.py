@@ -19,11 +19,11 @@ from projections.archive.archiver import Status
 from projections.archive.verify import Range, Report
 from projections.log import STREAMS
 from services.cli import asking, output
-from services.cli.asking import Asked
 from services.cli.common import DEFAULTS, Common, Flag
 from services.cli.exits import CommandFailed, Exit
 from services.cli.session import Session, operator
 from services.projector import archiving
+from services.projector.asking import Asked
 
 app = App(name="archive", help="History in files: how far, and whether it is whole.", help_format="plaintext")
 
@@ -160,7 +160,7 @@ async def _hot(session: Session) -> dict[str, list[Range]]:
     Raises:
         NoRespondersError: the projector is away.
     """
-    answer = await asking.projector(session.bus.connection.nc, Asked(sql=_HOT))
+    answer = await asking.remote(session.bus.connection.nc, Asked(sql=_HOT))
     found: dict[str, list[Range]] = {}
     for row in answer.table.to_pylist():
         found.setdefault(row["stream"], []).append((row["first"], row["last"]))

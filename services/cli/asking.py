@@ -6,25 +6,19 @@ published ``fleet.duckdb`` of the home is asked instead, and its age is told on 
 
 from __future__ import annotations
 
-import asyncio
-import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import msgspec
-import pyarrow as pa
 from nats import errors as driver
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from bus import errors
-from bus.ids import new_id
 from projections import formats, named
 from projections.formats import Format
 from projections.past import Past, past
@@ -34,34 +28,12 @@ from services.cli.common import Tabular, Where
 from services.cli.exits import CommandFailed, Exit, UsageError, status_of_kind
 from services.cli.session import operator
 from services.home import Home, resolve
-from services.micro import No
-from services.projector import answers, subjects
-from services.projector.answers import Question
+from services.projector import answers
+from services.projector.asking import Asked, Refused, projector
 from services.story import first_line
 
-#: Seconds that a statement may take unless the command says otherwise; the projector's own default.
-_STATEMENT_S = 10.0
-#: Seconds beyond a statement's own limit after which nobody answers any more.
-_GRACE_S = 5.0
-#: Seconds that the projector may be away before the published file is asked: a restart takes about one.
-AWAY_S = 2.0
-#: Refusals of a projector that opens its tables just now.
-_AWAY = frozenset({"TablesAway", "PrimaryInvalidated"})
 #: A process of one's own may take longer, and more: nobody else waits for it.
 _LIMITS = Limits(most_seconds=3600.0, memory=1 << 30, growth=8 << 30)
-
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command asks."""
-
-    #: SQL, or the name of a query, or neither for the list of queries.
-    sql: str = ""
-    name: str = ""
-    parameters: dict[str, Any] = {}
-    limit: int | None = None
-    timeout_s: float | None = None
-    #: A database file to ask, instead of the projector.
-    file: Path | None = None
 
 
 async def answer(where: Where, asked: Asked, at: str = "") -> Answer:
@@ -85,7 +57,7 @@ async def answer(where: Where, asked: Asked, at: str = "") -> Answer:
             return local(queries, asked, home)
     try:
         async with operator(where) as session:
-            return await projector(session.bus.connection.nc, asked)
+            return await remote(session.bus.connection.nc, asked)
     except (errors.BusUnreachable, driver.NoRespondersError) as exc:
         away = isinstance(exc, driver.NoRespondersError)
         why = "the projector does not answer" if away else "no NATS server answers"
@@ -103,6 +75,19 @@ async def answer(where: Where, asked: Asked, at: str = "") -> Answer:
         with opened(file) as queries:
             output.note(f"systems: {why}; this is from {file}, {published(queries)}")
             return local(queries, asked, home)
+
+
+async def remote(nc: Client, asked: Asked) -> Answer:
+    """The projector's answer; what it refuses ends the command as it would end it here.
+
+    Raises:
+        CommandFailed: it refused.
+        nats.errors.NoRespondersError, Silent: it is not there, or did not answer in time.
+    """
+    try:
+        return await projector(nc, asked)
+    except Refused as exc:
+        raise CommandFailed(exc.no.reason, status_of_kind(exc.no.refused), exc.no.refused) from exc
 
 
 @contextmanager
@@ -158,82 +143,6 @@ def published(queries: Queries) -> str:
         return "which does not say when it was published"
     age = (datetime.now(UTC).replace(tzinfo=None) - row).total_seconds()
     return f"published {output.age(max(0.0, age))} ago ({row:%Y-%m-%d %H:%M:%S} UTC)"
-
-
-async def projector(nc: Client, asked: Asked) -> Answer:
-    """Ask the projector; one that opens its tables just now is asked again, and one that is restarted is waited for."""
-    until = asyncio.get_running_loop().time() + AWAY_S
-    while True:
-        try:
-            return await _remote(nc, asked)
-        except (driver.NoRespondersError, CommandFailed) as exc:
-            away = isinstance(exc, driver.NoRespondersError) or exc.kind in _AWAY
-            if not away or asyncio.get_running_loop().time() >= until:
-                raise
-        await asyncio.sleep(0.1)
-
-
-async def _remote(nc: Client, asked: Asked) -> Answer:
-    """Ask the projector.
-
-    Raises:
-        nats.errors.NoRespondersError: it is not there.
-        CommandFailed: it refused, or did not answer.
-    """
-    id_ = new_id()
-    question = Question(
-        sql=asked.sql,
-        parameters=asked.parameters,
-        limit=asked.limit,
-        timeout_s=asked.timeout_s,
-        format=Format.ARROW,
-        id=id_,
-        parts=True,
-    )
-    subject = subjects.SQL if asked.sql else f"{subjects.QUERY}.{asked.name}" if asked.name else subjects.QUERIES
-    inbox = nc.new_inbox()
-    replies = await nc.subscribe(inbox)
-    try:
-        await nc.publish(subject, msgspec.json.encode(question), reply=inbox)
-        wait = (asked.timeout_s or _STATEMENT_S) + _GRACE_S
-        data, headers = bytearray(), {}
-        while True:
-            message = await replies.next_msg(timeout=wait)
-            headers = _accepted(message)
-            data += message.data
-            number, _, count = headers.get(subjects.PART, "1/1").partition("/")
-            if number == count:
-                break
-    except asyncio.CancelledError:
-        # Ctrl-C: nobody waits for it any more.
-        await nc.publish(f"{subjects.CANCEL}.{id_}", b"")
-        await nc.flush(1)
-        raise
-    except driver.TimeoutError as exc:
-        raise CommandFailed(
-            f"expected an answer of the projector within {wait:g} s, got none; it may be busy: see `systems status`",
-            Exit.LATER,
-        ) from exc
-    finally:
-        await replies.unsubscribe()
-    with pa.ipc.open_stream(io.BytesIO(data)) as stream:
-        table = stream.read_all()
-    return Answer(table=table, cut=headers.get(subjects.CUT, ""), took_ms=float(headers.get(subjects.TOOK, "0")))
-
-
-def _accepted(message: Msg) -> dict[str, str]:
-    """The headers of a part of an answer.
-
-    Raises:
-        NoRespondersError, CommandFailed: it is none.
-    """
-    headers = message.headers or {}
-    if headers.get("Status") == "503" and not message.data:
-        raise driver.NoRespondersError
-    if "Nats-Service-Error-Code" in headers:
-        no = msgspec.json.decode(message.data, type=No)
-        raise CommandFailed(no.reason, status_of_kind(no.refused), no.refused)
-    return headers
 
 
 def show(found: Answer, printed: Tabular) -> None:

@@ -30,9 +30,10 @@ from services.config import changing, drift, history, tables
 from services.config.changing import ChangeSettings, Present
 from services.config.tables import Tables
 from services.fleet.file import FleetFileError, load
-from services.fleet.registry import AppliedFile, Registry, entries
+from services.fleet.registry import entries
 from services.fleet.spec import Fleet
 from services.fleet.toml import dumps
+from services.ops import asked
 from services.ops.operation import Operation
 from services.ops.performing import ActionRefused, perform
 
@@ -238,7 +239,7 @@ async def diff(first: str = "", second: str = "", /, *, fleet: Path | None = Non
             changes = await _between(session, _revision(first), _revision(second) if second else 0)
         else:
             registry = await session.registry()
-            changes = drift.against_file(registry.values, load(fleet or file_of(registry)))
+            changes = drift.against_file(registry.values, load(fleet or asked.file_of(registry)))
     if common.json:
         output.json({"changes": changes})
     elif changes:
@@ -259,19 +260,6 @@ async def _between(session: Session, first: int, second: int) -> tuple[Change, .
     before = history.tables_at(known, first)
     after = history.tables_at(known, second) if second else (await changing.read(session.bus)).tables
     return tables.differences(before, after)
-
-
-def file_of(registry: Registry) -> Path:
-    """The fleet file that was taken last.
-
-    Raises:
-        UsageError: none was, or it lies on another machine.
-    """
-    file: AppliedFile | None = registry.settings.file
-    if file is None or not Path(file.path).is_file():
-        got = f"{file.path} of {file.host}, which is not here" if file is not None else "none that was taken yet"
-        raise UsageError(f"expected a fleet file, got: {got}; name it with --fleet FILE")
-    return Path(file.path)
 
 
 @app.command(name="history")

@@ -43,6 +43,7 @@ MEANINGS: dict[Exit, str] = {
 STATUSES: dict[str, Exit] = {
     "UnknownName": Exit.USAGE,
     "BadSubject": Exit.USAGE,
+    "BadAsk": Exit.USAGE,
     "NotJson": Exit.USAGE,
     "BadDuration": Exit.USAGE,
     "BadSetting": Exit.USAGE,
@@ -59,6 +60,7 @@ STATUSES: dict[str, Exit] = {
     "QueryRefused": Exit.REFUSED,
     "QueryTooLarge": Exit.REFUSED,
     "QueryTooLong": Exit.LATER,
+    "Silent": Exit.LATER,
     "QueryCancelled": Exit.LATER,
     "InputMismatch": Exit.REFUSED,
     "RequestRefused": Exit.REFUSED,
@@ -69,6 +71,7 @@ STATUSES: dict[str, Exit] = {
     "PermissionDenied": Exit.REFUSED,
     "SequenceConflict": Exit.REFUSED,
     "GuardRefused": Exit.LATER,
+    "HardFreeze": Exit.LATER,
     "RaiseRefused": Exit.LATER,
     "StreamFrozen": Exit.LATER,
     "StoreFull": Exit.LATER,

@@ -15,9 +15,9 @@ from projections.log import STREAMS
 from projections.query import Answer
 from services import story
 from services.cli import asking, output
-from services.cli.asking import Asked
 from services.cli.common import ROWS, Tabular
 from services.cli.exits import CommandFailed, Exit, UsageError
+from services.projector.asking import Asked
 
 #: Rows that fit the keys and are explained together.
 _ROWS = 20

@@ -6,34 +6,21 @@ nothing but NATS, ``nats kv put flags kill_switch frozen`` does the same.
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Callable
-from datetime import timedelta
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from bus import flags, trips
-from bus.events import guard as ev
-from bus.flags import REAL, Mode
-from bus.subjects import parse_role
-from services import freezes
+from bus.flags import Mode
+from services import freezing
 from services.cli import output
 from services.cli.common import DEFAULTS, Common, Flag
-from services.cli.exits import CommandFailed, Exit, UsageError
-from services.cli.session import Session, operator
+from services.cli.exits import Exit, UsageError
+from services.cli.session import operator
 from services.fleet import durations
 from services.freezes import Freeze
-from services.guards import pauses
-from services.warden.freeze import RECEIPT_S, SETTLE_S
-
-#: Seconds between two looks at what is waited for.
-_LOOK_S = 0.1
-#: Seconds that a warden may be away: one that is restarted is back within them.
-_AWAY_S = 5.0
-#: What a person types to clear a hard freeze.
-_WORD = "thaw"
+from services.freezing import THAW_WORD
+from services.guards import pausing
 
 
 async def freeze(
@@ -51,22 +38,9 @@ async def freeze(
         hard: Only a person clears it, with a typed confirmation.
         common: Which fleet, and how to print.
     """
-    until = None
-    if for_:
-        seconds = durations.seconds(for_)
-        if hard or seconds <= 0:
-            raise UsageError(
-                "expected --for without --hard: a hard freeze is cleared by a person only"
-                if hard
-                else f"expected --for to be longer than nothing, got: {for_!r}"
-            )
+    for_s = freezing.period(for_, hard=hard)
     async with operator(common) as session:
-        bus = session.bus
-        if for_:
-            until = bus.author.now() + timedelta(seconds=seconds)
-        key = REAL.hard if hard else REAL.soft
-        await bus.bucket(flags.BUCKET).put(key, flags.frozen(reason=reason, by=session.actor, until=until))
-        stands = await _until(session, lambda now: now.on_server and not now.missing, RECEIPT_S + 2)
+        stands = await freezing.throw(session.bus, reason=reason, by=session.actor, for_s=for_s, hard=hard)
     _print(stands, common)
     if not stands.on_server:
         output.note(
@@ -94,27 +68,17 @@ async def thaw(
         ramp: Release the backlog at so many invocations a second.
         common: Which fleet, and how to print.
     """
-    if ramp is not None and not 0 < ramp < float("inf"):
-        raise UsageError(f"expected --ramp to be above 0 invocations a second, got: {ramp:g}")
+    freezing.ramp_of(ramp)
     async with operator(common) as session:
-        bucket = session.bus.bucket(flags.BUCKET)
-        switch = await flags.kill_switch(bucket, REAL, session.bus.gate.switch)
-        if switch.mode is Mode.HARD:
-            if not hard:
-                raise CommandFailed(
-                    f"expected --hard to clear a hard freeze ({switch.reason or switch.text}, by {switch.by or 'somebody'}), got none",
-                    Exit.LATER,
-                )
+        # A hard freeze that is thrown after this look was confirmed by nobody, and is not cleared.
+        confirmed = hard and (await freezing.switch(session.bus)).mode is Mode.HARD
+        if confirmed:
             _confirm(confirm)
-        value = flags.clear(reason=reason, by=session.actor, ramp=ramp)
-        # The soft flag is cleared first: with both cleared by one command there must be no moment of a soft freeze alone.
-        await bucket.put(REAL.soft, value)
-        if switch.mode is Mode.HARD:
-            await bucket.put(REAL.hard, value)
-        if not switch.frozen:
-            print("it was clear already")
-            return Exit.DONE
-        stands = await _until(session, lambda now: now.mode is not Mode.CLEAR or not now.thawing, SETTLE_S + 5)
+        done = await freezing.thaw(session.bus, reason=reason, by=session.actor, hard=confirmed, ramp=ramp)
+    if done.was_clear:
+        print("it was clear already")
+        return Exit.DONE
+    stands = done.stands
     _print(stands, common)
     if stands.mode is not Mode.CLEAR:
         output.note(f"systems: frozen again before the thaw was over ({stands.reason or stands.text})")
@@ -132,21 +96,9 @@ def _confirm(given: str) -> None:
         UsageError: somebody else came, or another word.
     """
     if not given and sys.stdin.isatty():
-        given = input(f"This was a hard freeze. Type {_WORD} to clear it: ")
-    if given.strip() != _WORD:
-        raise UsageError(f"expected a typed confirmation, --confirm {_WORD}, got: {given!r}; nothing was cleared")
-
-
-async def _until(session: Session, done: Callable[[Freeze], bool], seconds: float) -> Freeze:
-    """How the freeze stands, as soon as that is what was meant, or after so long."""
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    while True:
-        stands = await freezes.read(session.bus)
-        waited = loop.time() - begun
-        if done(stands) or waited > seconds or (not stands.armed and waited > _AWAY_S):
-            return stands
-        await asyncio.sleep(_LOOK_S)
+        given = input(f"This was a hard freeze. Type {THAW_WORD} to clear it: ")
+    if given.strip() != THAW_WORD:
+        raise UsageError(f"expected a typed confirmation, --confirm {THAW_WORD}, got: {given!r}; nothing was cleared")
 
 
 def _print(stands: Freeze, common: Common) -> None:
@@ -174,14 +126,8 @@ async def pause(
     """
     seconds = durations.seconds(for_) if for_ else 0.0
     async with operator(common) as session:
-        project, name = parse_role(role)
-        (await session.registry()).role(project, name)
-        now = session.bus.author.now()
-        until = now + timedelta(seconds=seconds) if for_ else None
-        refusal = pauses.by_person(role, reason, session.actor, now, until)
-        await session.bus.trips.put(trips.pause_key(project, name), refusal)
-        paused = ev.Paused(role=role, reason=reason, until=until)
-        await session.bus.store.append(session.bus.author.control(f"{project}_{name}", paused))
+        registry = await session.registry()
+        refusal = await pausing.pause(session.bus, registry, role, reason=reason, by=session.actor, for_s=seconds)
     print(refusal.sentence)
     return Exit.DONE
 
@@ -195,13 +141,6 @@ async def resume(role: str, /, *, reason: str = "", common: Common = DEFAULTS) -
         common: Which fleet, and how to print.
     """
     async with operator(common) as session:
-        project, name = parse_role(role)
-        key = trips.pause_key(project, name)
-        if key not in await session.bus.trips.all():
-            print(f"{role} is not paused")
-            return Exit.DONE
-        await session.bus.trips.clear(key)
-        resumed = ev.Resumed(role=role, reason=reason)
-        await session.bus.store.append(session.bus.author.control(f"{project}_{name}", resumed))
-    print(f"{role} goes on")
+        was_paused = await pausing.resume(session.bus, role, reason=reason, by=session.actor)
+    print(f"{role} goes on" if was_paused else f"{role} is not paused")
     return Exit.DONE

@@ -9,26 +9,23 @@ from typing import Literal
 
 import msgspec
 from cyclopts import App
-from nats import errors as driver
 
 from bus import errors
 from bus.events import finding as ev
 from bus.events.finding import CloseReason, Severity
 from services.cli import output
 from services.cli.common import DEFAULTS, Common, Flag
-from services.cli.exits import CommandFailed, Exit, UsageError
+from services.cli.exits import Exit, UsageError
 from services.cli.session import Session, operator
 from services.fleet import durations
-from services.monitor import raised, raising
+from services.monitor import asking, raised, raising
 from services.monitor.ledger import Ledger
 from services.monitor.memory import Step
 from services.monitor.monitor import shown
-from services.monitor.status import Done, Open, Status, last_sweep
+from services.monitor.status import Done, Open, last_sweep
 from services.requests.service import ACTOR, PARENT
 
 _EXIT = {"nominal": Exit.DONE, "concern": Exit.REFUSED, "ultra": Exit.FAILED}
-#: Seconds that a sweep may take.
-_SWEEP_S = 60.0
 #: The longest that a finding may be silenced: what nobody looks at for so long is no silence.
 _LONGEST_S = 30 * 86_400.0
 #: Times that a finding is read again because somebody else has written to it meanwhile.
@@ -48,20 +45,7 @@ async def sweep(*, common: Common = DEFAULTS) -> int:
         common: Which fleet, and how to print.
     """
     async with operator(common) as session:
-        try:
-            answer = await session.bus.connection.nc.request(
-                "monitor.sweep", b"", headers={ACTOR: session.actor}, timeout=_SWEEP_S
-            )
-        except driver.NoRespondersError as exc:
-            raise CommandFailed(
-                "expected the monitor to answer, got nobody: the warden, in which it runs, is away; see `systems status`, "
-                "or run `systems start warden`",
-                Exit.UNREACHABLE,
-                "BusUnreachable",
-            ) from exc
-        except (driver.Error, TimeoutError) as exc:
-            raise errors.Unanswered("monitor.sweep", _SWEEP_S) from exc
-    status = msgspec.json.decode(answer.data, type=Status)
+        status = await asking.sweep(session.bus, session.actor)
     assert status.last is not None  # its own sweep
     if common.json:
         output.json(status)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from services.cli import asking
-from services.cli.asking import Asked
 from services.cli.common import ROWS, Tabular
 from services.cli.exits import Exit, UsageError
 from services.fleet import durations
+from services.projector.asking import Asked
 
 
 async def query(

@@ -7,18 +7,13 @@ from pathlib import Path
 
 import msgspec
 
-from bus import errors
 from services.cli import output
 from services.cli.common import DEFAULTS, Common, Flag
-from services.cli.config import file_of
 from services.cli.exits import Exit
 from services.cli.session import operator
 from services.fleet import durations
-from services.launcher import control
-from services.launcher.main import STOP_MARGIN_S
-from services.ops.performing import perform
-from services.ops.reload import ReloadFleet
-from services.ops.restart import ALIVE_S, LAUNCHER, RestartDaemon, inside
+from services.ops import asked
+from services.ops.restart import inside
 
 
 async def restart(daemon: str, /, *, reason: str, within: str = "", common: Common = DEFAULTS) -> int:
@@ -31,19 +26,16 @@ async def restart(daemon: str, /, *, reason: str, within: str = "", common: Comm
         common: Which fleet, and how to print.
     """
     async with operator(common) as session:
-        home = session.home
-        if home.launcher() is None:
-            raise errors.HomeUnusable(
-                f"no launcher runs in {home.path}; start the fleet: systems up --home {home.path}"
-            )
-        known = [child.name for child in (await control.ask(home, control.Status())).children]
-        if daemon not in (*known, LAUNCHER):
-            raise errors.UnknownName("daemon", daemon, [*known, LAUNCHER])
-        roles = (await session.registry()).roles.values()
-        grace = 2 * max((one.role.grace for one in roles), default=0.0) + STOP_MARGIN_S
-        limit = durations.seconds(within) if within else grace + ALIVE_S
-        action = RestartDaemon(session.bus, home, daemon, reason, within=inside(os.environ, home), limit_s=limit)
-        done = await perform(session.bus, action, who=session.actor, why=reason)
+        done = await asked.restart(
+            session.bus,
+            session.home,
+            await session.registry(),
+            daemon,
+            who=session.actor,
+            why=reason,
+            within=inside(os.environ, session.home),
+            limit_s=durations.seconds(within) if within else None,
+        )
     evidence = msgspec.json.decode(done.evidence) if done.evidence is not None else {}
     if common.json:
         output.json({"operation": done.id, "daemon": daemon, **evidence})
@@ -66,9 +58,8 @@ async def reload(
         common: Which fleet, and how to print.
     """
     async with operator(common) as session:
-        file = fleet.resolve() if fleet is not None else file_of(await session.registry())
-        action = ReloadFleet(session.bus, file, who=session.actor, why=reason, exact=exactly)
-        done = await perform(session.bus, action, who=session.actor, why=reason)
+        file = fleet.resolve() if fleet is not None else asked.file_of(await session.registry())
+        done = await asked.reload(session.bus, file, who=session.actor, why=reason, exact=exactly)
     evidence = msgspec.json.decode(done.evidence) if done.evidence is not None else {}
     if common.json:
         output.json({"operation": done.id, **evidence})

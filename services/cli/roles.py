@@ -2,58 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from cyclopts import App, Parameter
 
-from bus import errors, wire
-from bus.store import INVOCATIONS
-from bus.subjects import parse_role, role_consumer
+from bus.subjects import parse_role
+from services import roles as roles_
 from services.cli import output, revisions
 from services.cli.common import DEFAULTS, Common
 from services.cli.exits import Exit
 from services.cli.session import Session, operator
-from services.fleet.registry import RegisteredRole, role_key
+from services.fleet.registry import role_key
+from services.roles import RoleView, Work, work_cells
 
 app = App(
     name="roles", help="Show the registered roles, and bring one back to an earlier revision.", help_format="plaintext"
 )
-
-
-class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server says of a role's consumer."""
-
-    #: Work items that nobody has been given yet.
-    pending: int
-    #: Given out and not answered: running, or waiting for a retry.
-    in_flight: int
-    #: Pulls that wait for work: 0 with work in flight may be a busy runner; 0 without means that nobody asks.
-    waiting_pulls: int
-    #: Given out more than once.
-    redelivered: int
-
-
-class RoleView(msgspec.Struct, frozen=True, kw_only=True):
-    """A role with its work, for programs."""
-
-    role: str
-    handler: str
-    concurrency: int
-    max_in_flight: int
-    max_attempts: int
-    max_crashes: int
-    timeout_s: float
-    progress_timeout_s: float
-    idempotent: bool
-    prompt: str | None
-    schedules: tuple[str, ...]
-    revision: int
-    description: str
-    #: None: the server has no consumer for it.
-    work: Work | None
-    #: The entry as it is registered.
-    registered: Any = None
 
 
 @app.command(name="history")
@@ -129,10 +94,10 @@ async def roles(role: str | None = None, /, *, common: Common = DEFAULTS) -> int
         registry = await session.registry()
         if wanted is not None:
             found = registry.role(*wanted)
-            view = await _view(session, found, whole=True)
+            view = await roles_.view(session.bus, found, whole=True)
             _show_one(view, common)
             return Exit.DONE
-        views = [await _view(session, registry.roles[key]) for key in sorted(registry.roles)]
+        views = [await roles_.view(session.bus, registry.roles[key]) for key in sorted(registry.roles)]
     if common.json:
         output.json({"roles": views})
         return Exit.DONE
@@ -144,57 +109,13 @@ async def roles(role: str | None = None, /, *, common: Common = DEFAULTS) -> int
             f"{view.max_attempts} + {view.max_crashes}",
             output.age(view.timeout_s),
             str(view.revision),
-            *_work(view),
+            *work_cells(view),
         ]
         for view in views
     ]
     numbers = ["concurrency", "tries", "timeout", "revision", "pending", "in flight", "asking"]
     output.table(["role", "handler", *numbers], rows, right=numbers)
     return Exit.DONE
-
-
-def _work(view: RoleView) -> list[str]:
-    work = view.work
-    if work is None:
-        return ["no consumer", "", ""]
-    return [f"{work.pending:,}", f"{work.in_flight:,}", str(work.waiting_pulls) if work.waiting_pulls else "nobody"]
-
-
-async def _view(session: Session, found: RegisteredRole, *, whole: bool = False) -> RoleView:
-    role = found.role
-    return RoleView(
-        role=found.path,
-        handler=str(role.handler.__struct_config__.tag),
-        concurrency=role.concurrency,
-        max_in_flight=role.in_flight,
-        max_attempts=role.max_attempts,
-        max_crashes=role.max_crashes,
-        timeout_s=role.timeout,
-        progress_timeout_s=role.progress_timeout,
-        idempotent=role.idempotent,
-        prompt=role.prompt,
-        schedules=tuple(role.schedules),
-        revision=found.revision,
-        description=role.description,
-        work=await _consumer(session, found),
-        registered=msgspec.to_builtins(role) if whole else None,
-    )
-
-
-async def _consumer(session: Session, found: RegisteredRole) -> Work | None:
-    name = role_consumer(found.project, found.name)
-    try:
-        info = await session.bus.connection.api(f"CONSUMER.INFO.{INVOCATIONS}.{name}")
-    except errors.ServerError as exc:
-        if exc.code != wire.Code.CONSUMER_NOT_FOUND:
-            raise
-        return None
-    return Work(
-        pending=info["num_pending"],
-        in_flight=info["num_ack_pending"],
-        waiting_pulls=info.get("num_waiting", 0),
-        redelivered=info.get("num_redelivered", 0),
-    )
 
 
 def _show_one(view: RoleView, common: Common) -> None:

@@ -9,10 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from services.cli import asking
-from services.cli.asking import Asked
 from services.cli.common import ROWS, Tabular
 from services.cli.exits import Exit
 from services.fleet import durations
+from services.projector.asking import Asked
 
 
 async def sql(

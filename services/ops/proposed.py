@@ -13,9 +13,9 @@ from bus.events import finding
 from services.daemon import Bus
 from services.fleet.registry import Registry
 from services.home import Home
-from services.launcher.main import STOP_MARGIN_S
+from services.ops.asked import time_of
 from services.ops.performing import perform
-from services.ops.restart import ALIVE_S, RestartDaemon
+from services.ops.restart import RestartDaemon
 
 log = structlog.get_logger()
 
@@ -39,9 +39,8 @@ class Proposed:
             log.info("proposal_waits", action=proposal.action, target=proposal.target, finding=fingerprint)
             return
         why = f"finding {fingerprint}: {proposal.why}"
-        grace = 2 * max((one.role.grace for one in self._registry.roles.values()), default=0.0) + STOP_MARGIN_S
         action = RestartDaemon(
-            self._bus, self._home, proposal.target, why, within=self._daemon, limit_s=grace + ALIVE_S
+            self._bus, self._home, proposal.target, why, within=self._daemon, limit_s=time_of(self._registry)
         )
         try:
             await perform(self._bus, action, who=WHO, why=why)
