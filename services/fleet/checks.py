@@ -18,6 +18,7 @@ from bus.spend import BadWindow, Calendar
 from services.fleet import cron, reach, schema
 from services.fleet.duty import Escalation, Hours, Rotation, Step
 from services.fleet.place import Path
+from services.fleet.slack import EVERYBODY, Permissions
 from services.fleet.spec import (
     Backoff,
     Cap,
@@ -179,6 +180,23 @@ def monitor(values: Values, known: Known, wrong: Wrong) -> None:
             wrong(("allow", place), f"expected an action and its target, as 'restart agent_runner-*', got: {allowed!r}")
 
 
+_MEMBER = re.compile(r"[UWS][A-Z0-9]{2,}")
+
+
+def permissions(values: Values, _: Known, wrong: Wrong) -> None:
+    """What is no id of a user or group; everybody where it is not about looking."""
+    for name, ids in values.items():
+        for place, id_ in enumerate(ids):
+            if id_ == EVERYBODY and name != "view":
+                wrong((name, place), f"expected ids of users or groups, got: {id_!r}, which is for view alone")
+            elif id_ != EVERYBODY and not _MEMBER.fullmatch(id_):
+                wrong(
+                    (name, place),
+                    f"expected the id of a user or group, as 'U0123ABCD' or 'S0123ABCD', got: {id_!r}; Slack shows a person's "
+                    "in their profile under ⋮, Copy member ID",
+                )
+
+
 def cap(values: Values, _: Known, wrong: Wrong) -> None:
     """A part of a token."""
     amount = values.get("cap")
@@ -236,6 +254,7 @@ CHECKS: dict[type[msgspec.Struct], Callable[[Values, Known, Wrong], None]] = {
     HttpHandler: http,
     LlmHandler: llm,
     Monitor: monitor,
+    Permissions: permissions,
     Server: server,
     Rotation: reach.rotation,
     Hours: reach.hours,

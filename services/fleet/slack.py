@@ -53,6 +53,27 @@ class Rule(_Table, frozen=True):
     thread: Thread = Thread.NONE
 
 
+#: Everybody who is a full member of the workspace; in `view` alone.
+EVERYBODY = "*"
+
+
+class Permissions(_Table, frozen=True):
+    """Who may do what from Slack: ids of users (``U0123ABCD``) and of groups (``S0123ABCD``). Nobody else may."""
+
+    #: Look: status, roles, dead letters, incidents, named queries. Every other permission includes it.
+    view: tuple[str, ...] = ()
+    #: Redrive, discard, pause, resume, restart, reload, deploy, raise caps, decide about what agents propose.
+    operate: tuple[str, ...] = ()
+    #: Declare, acknowledge, command, update and close incidents.
+    incident: tuple[str, ...] = ()
+    #: Freeze and thaw.
+    freeze: tuple[str, ...] = ()
+    #: Throw and clear a hard freeze; includes freeze.
+    hard: tuple[str, ...] = ()
+    #: Ask the tables anything.
+    sql: tuple[str, ...] = ()
+
+
 class Slack(_Table, frozen=True):
     """The Slack app. Without tokens it writes what it would send into its log."""
 
@@ -75,6 +96,7 @@ class Slack(_Table, frozen=True):
     burst: Count = 20
     #: Seconds without a sign of life after which the socket counts as lost.
     patience: Annotated[float, Meta(ge=1)] = 30.0
+    permissions: Permissions = Permissions()
 
 
 #: Settings of the table that are read once, when the daemon starts.
