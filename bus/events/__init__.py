@@ -17,6 +17,7 @@ from bus.events import (
     daemon,
     deadletter,
     decision,
+    desk,
     drill,
     finding,
     freeze,
@@ -57,6 +58,7 @@ NOUNS: dict[str, dict[str, type[msgspec.Struct]]] = {
     "decision": decision.EVENTS,
     "slack": slack.EVENTS,
     "card": card.EVENTS,
+    "desk": desk.EVENTS,
 }
 
 #: CloudEvents type -> Struct of its data.

@@ -30,6 +30,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     file: File | None = None
     #: Everybody in the channel sees it: something was done.
     public: bool = False
+    #: It is no refusal.
+    ok: bool = True
 
     @property
     def whole(self) -> list[Block]:
@@ -64,6 +66,7 @@ def refused(sentence: str) -> Answer:
     return Answer(
         text=kit.cut(kit.escaped(first), _NOTE),
         blocks=[kit.section(f":no_entry: {kit.escaped(first)}"), *kit.mono(rest)],
+        ok=False,
     )
 
 
