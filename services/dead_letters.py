@@ -10,6 +10,7 @@ Not promised: that the backlog is the same when it is acted upon as when it was 
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import datetime
 from enum import StrEnum
@@ -27,6 +28,8 @@ from bus.subjects import NAME_RULE, Ref, check_name
 from services.daemon import Bus
 from services.fleet.registry import Registry
 
+#: What an id may consist of.
+_ID = re.compile(r"[0-9A-Za-z-]+")
 #: ``stream message delete failed``.
 _REMOVAL_FAILED = 10057
 
@@ -168,7 +171,9 @@ class DeadLetters:
         Raises:
             UnknownName: there is none of this id.
         """
-        record = await self._bus.store.last(DEAD_LETTERS, f"dlq.*.*.{id_}")
+        # A wildcard in an id would stand for whichever letter came last.
+        known = _ID.fullmatch(id_) is not None
+        record = await self._bus.store.last(DEAD_LETTERS, f"dlq.*.*.{id_}") if known else None
         if record is None or record.data is None:
             raise errors.UnknownName("dead letter", id_, ())
         return record

@@ -20,6 +20,7 @@ from bus.connection import Credentials
 from bus.events import desk as ev
 from bus.ids import key_id
 from bus.invocation import Refused
+from bus.store import CONTROL
 from services import credentials
 from services.daemon import Bus, open_bus
 from services.fleet.registry import Registry
@@ -42,7 +43,6 @@ _ALSO = ("$KV.registry.",)
 _AGAIN_S = 60.0
 #: Characters of what was typed that the record keeps.
 _TEXT = 1000
-
 
 
 class Session:
@@ -87,6 +87,8 @@ class Desk:
         self.client = parts.client
         self.home = Home(parts.running.home)
         self.directory = Directory(parts.client, lambda: self.permissions)
+        #: Where the traces of the mirror are.
+        self.log_file = self.home.logs / "slack_mirror.log"
         self._login = login or (lambda user: credentials.load(self.home, user))
         self._refused: dict[tuple[str, str], float] = {}
 
@@ -102,13 +104,13 @@ class Desk:
     async def look(self, asked: Request, look: Look) -> Answer:
         """Answer what only looks."""
         if not self.may(asked.who, asked.needs):
-            return await self._refuse(asked)
+            return await self.refuse(asked)
         return await self._told(asked, look)
 
     async def act(self, asked: Request, act: Act, *, hard: bool = False) -> Answer | None:
         """Do something in a person's name; None when this very delivery was handled before."""
         if not self.may(asked.who, asked.needs):
-            return await self._refuse(asked)
+            return await self.refuse(asked)
         id_ = key_id("slack", asked.delivery)
         if not await self._record(id_, asked):
             log.info("slack_act_repeated", who=asked.who.actor, command=asked.command)
@@ -130,6 +132,15 @@ class Desk:
         await self.bus.store.append(self.bus.author.control(id_, done, actor=asked.who.actor))
         return found
 
+    async def earlier(self, id_: str) -> str:
+        """Who asked first under an id, and what they asked for."""
+        first = await self.bus.store.last(CONTROL, f"ctl.desk.{id_}.asked")
+        if first is None or first.data is None:
+            return "it was asked for already"
+        return (
+            f"{first.data.command} was asked for by {first.data.who} at {first.stored_at:%Y-%m-%d %H:%M:%S} UTC already"
+        )
+
     async def _record(self, id_: str, asked: Request) -> bool:
         """Whether nobody has asked under this id before."""
         event = ev.Asked(who=asked.who.actor, command=asked.command, text=asked.text, channel=asked.channel)
@@ -140,7 +151,7 @@ class Desk:
             return False
         return True
 
-    async def _refuse(self, asked: Request) -> Answer:
+    async def refuse(self, asked: Request) -> Answer:
         """Say no, and put it on the record: once a minute for the same, so that nobody fills the log by pressing a button."""
         who, now = asked.who, time.monotonic()
         if now - self._refused.get((who.id, asked.command), -_AGAIN_S) >= _AGAIN_S:
@@ -169,9 +180,7 @@ class Desk:
             raise
         except Exception as exc:
             log.exception("slack_command_failed", who=asked.who.actor, command=asked.command)
-            return answer.refused(
-                f"unexpected {type(exc).__name__}: {exc}; the trace is in {self.home.logs / 'slack_mirror.log'}"
-            )
+            return answer.refused(f"unexpected {type(exc).__name__}: {exc}; the trace is in {self.log_file}")
 
     @asynccontextmanager
     async def _session(self, who: Who, user: str) -> AsyncIterator[Session]:

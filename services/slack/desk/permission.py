@@ -45,7 +45,7 @@ class Who(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def actor(self) -> str:
         """How events name them: ``slack:U123 (ann)``."""
-        name = " ".join("".join(c for c in self.name if c.isprintable()).split())
+        name = " ".join("".join(c for c in self.name if c.isprintable() and c != "/").split())
         return f"slack:{self.id} ({name})" if name else f"slack:{self.id}"
 
 

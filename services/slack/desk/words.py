@@ -303,6 +303,11 @@ def _split(words: list[str], spec: Spec) -> tuple[list[str], str]:
     return words[:end], " ".join(words[end:]).strip()
 
 
+def is_id(word: str) -> bool:
+    """Whether a word is an invocation's id."""
+    return _ID.fullmatch(word) is not None
+
+
 def usage(spec: Spec) -> str:
     """How a command is written."""
     return f"write /systems {spec.line}"
