@@ -61,7 +61,8 @@ def _person() -> list[Fact]:
         "shape of the bus": "A change of the bus that would lose messages is not made without `systems apply --allow-destructive`, "
         "and the consumer of a role that is gone is not removed while work waits on it.",
         "hard freezes": "A hard freeze is cleared by a person's login only, with a typed word: `systems thaw --hard`. "
-        "No daemon's login may write its flag.",
+        "No daemon's login may write its flag but slack_hard, for people whom `[slack.permissions] hard` names; it names nobody unless "
+        "the fleet file says so.",
         "stopped trees": "A run tree that the loop breaker has stopped stays so until a person runs `systems loop clear ROOT`; "
         "its queued work waits among the dead letters.",
         "incidents": "An incident stays open until a person closes it, and calls people until one acknowledges it; without an escalation "

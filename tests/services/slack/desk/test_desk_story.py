@@ -1,0 +1,136 @@
+"""People look after a fleet from Slack: real bus, real warden and runner, a Slack over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from services.fleet.slack import Mode
+from tests.services.rig import Rig
+from tests.services.slack.desk.office import button, office
+from tests.slack.fake import spoken
+
+
+@pytest.mark.slow
+async def test_two_people_look_after_a_fleet_from_slack(rig: Rig) -> None:
+    """Who may looks and acts in their own name, who may not is on the record, and what is stale says what has happened since."""
+    fails = True
+
+    async def code(_: object) -> str:
+        if fails:
+            raise ValueError("<!channel> no such key")
+        return "done"
+
+    await rig.role("shop/coder", code, max_attempts=1)
+    await rig.warden()
+    await rig.runner()
+    async with office(rig) as made:
+        ann, bob = made.ann, made.bob
+        await made.permit(view=(bob.user,), operate=(ann.user,), freeze=(ann.user,), incident=(ann.user, bob.user))
+
+        # Looking.
+        assert "fleet health at" in spoken(await made.says(bob, "status"))
+        assert "did you mean 'status'" in spoken(await made.says(bob, "sttus"))
+
+        # Dead letters, and what an agent wrote in them.
+        accepted = await rig.ask("shop/coder", {"a": 1})
+        await rig.story.event(accepted.id, "dead_lettered")
+        await rig.dead.until(lambda: rig.dead.records or None)
+        shown = await made.says(bob, f"dlq show {accepted.id}")
+        assert "&lt;!channel&gt; no such key" in spoken(shown)
+
+        # Bob may not.
+        await bob.click(button(shown, "dead_letter_redrive"), made.channel, {"ts": "1.1"})
+        refusal = spoken(await made.answered(bob))
+        assert f"slack:{bob.user} (bob) is refused (not permitted): redrive needs the permission 'operate'" in refusal
+        (refused,) = await made.asked("refused")
+        assert (refused.data.who, refused.data.command) == (f"slack:{bob.user} (bob)", "redrive")
+
+        # Ann may; her second click says what her first one did.
+        fails = False
+        clicks = [await ann.click(button(shown, "dead_letter_redrive"), made.channel, {"ts": "1.1"})]
+        assert "1 redriven" in spoken(await made.answered(ann))
+        clicks.append(await ann.click(button(shown, "dead_letter_redrive"), made.channel, {"ts": "1.1"}))
+        assert f"expected {accepted.id} to wait as a dead letter, got:" in spoken(await made.answered(ann))
+        redriven = await rig.story.event(accepted.id, "redriven")
+        assert redriven.event is not None
+        assert redriven.event.actor == f"slack:{ann.user} (ann)"
+        assert await rig.story.ended(accepted.id)
+
+        # A freeze from a form, and its end by a command.
+        await ann.open_home()
+        home = await made.slack.until(lambda: made.slack.workspace.homes.get(ann.user))
+        await ann.click_home(button(home, "freeze"))
+        view = await made.slack.until(lambda: made.slack.workspace.views.get(ann.last["trigger_id"]))
+        wrong = await ann.submit(
+            view, {"reason": {"value": {"value": "it burns"}}, "confirm": {"value": {"value": "harrd"}}}
+        )
+        assert wrong.payload["errors"] == {"confirm": "expected hard, or nothing for a soft freeze, got: harrd"}
+        await ann.submit(view, {"reason": {"value": {"value": "it burns"}}})
+        await made.slack.until(lambda: "frozen (soft)" in spoken(made.slack.workspace.views[view["id"]]))
+        assert "2 of 2 receipts" not in spoken(await made.says(bob, "thaw it is out"))  # refused: he may not
+        thawed = spoken(await made.says(ann, "thaw it is out"))
+        assert "clear" in thawed, thawed
+
+        # A hard freeze, which no permission of theirs reaches.
+        assert "needs the permission 'hard'" in spoken(await made.says(ann, "freeze hard now --confirm hard"))
+
+
+@pytest.mark.slow
+async def test_of_two_who_close_an_incident_one_wins(rig: Rig) -> None:
+    """Two forms for one incident come back: it is closed once, and the other person reads by whom and why."""
+    await rig.warden()
+    async with office(rig) as made:
+        await made.permit(incident=(made.ann.user, made.bob.user))
+        opened = await made.says(made.ann, "incident declare concern the shop is slow")
+        assert "incident 1 is open (concern): the shop is slow" in spoken(opened)
+        listed = await made.says(made.ann, "incident ls")
+        await made.ann.click(button(listed, "incident_acknowledge"), made.channel, {"ts": "1.1"})
+        assert f"slack:{made.ann.user} (ann) has incident 1" in spoken(await made.answered(made.ann))
+        views = []
+        for person in (made.ann, made.bob):
+            await person.click(button(listed, "incident_close"), made.channel, {"ts": "1.1"})
+            trigger = person.last["trigger_id"]
+            views.append(await made.slack.until(lambda trigger=trigger: made.slack.workspace.views.get(trigger)))
+        await asyncio.gather(
+            *(
+                person.submit(view, {"reason": {"value": {"value": f"fixed by {person.user}"}}})
+                for person, view in zip((made.ann, made.bob), views, strict=True)
+            )
+        )
+        said = [
+            await made.slack.until(
+                lambda view=view: (
+                    found
+                    if "at work on it" not in (found := spoken(made.slack.workspace.views[view["id"]]))
+                    and "Cause" not in str(made.slack.workspace.views[view["id"]])
+                    else None
+                )
+            )
+            for view in views
+        ]
+        assert sum("incident 1 is closed: fixed by" in one for one in said) == 1, said
+        assert sum("closed" in one and "expected" in one for one in said) == 1, said
+
+        # A button from before says what has happened since.
+        await made.bob.click(button(listed, "incident_update"), made.channel, {"ts": "1.1"})
+        trigger = made.bob.last["trigger_id"]
+        late = await made.slack.until(lambda: made.slack.workspace.views.get(trigger))
+        assert "incident 1 was closed by slack:" in spoken(late)
+
+
+@pytest.mark.slow
+async def test_signed_requests_reach_the_same_desk(rig: Rig) -> None:
+    """Over HTTP a delivery that comes twice acts once, and long rows come as a file."""
+    await rig.role("shop/coder", lambda _: None)
+    await rig.warden()
+    async with office(rig, Mode.HTTP) as made:
+        await made.permit(operate=(made.ann.user,))
+        await made.ann.slash("pause shop/coder it loops", made.channel)
+        again = dict(made.ann.last)
+        assert "shop/coder is refused (paused): it loops" in spoken(await made.answered(made.ann))
+        await made.ann._deliver("slash_commands", again, retry=1)
+        assert "shop/coder goes on" in spoken(await made.says(made.ann, "resume shop/coder"))
+        assert len(await made.asked("asked", 2)) == 2
+        assert len(await made.asked("done", 2)) == 2
