@@ -29,10 +29,12 @@ _MOST = 6
 #: Seconds that a drawing may take.
 _DRAW_S = 60.0
 
-#: Work that is not finished, by role, at the end of each step: what there is now, and backwards what came and ended since.
+#: Work that is not finished, by role, at the beginning of each step and now: what there is now, without what has come since, with
+#: what has ended since.
 _BACKLOG = f"""
 WITH steps AS (
-    SELECT range AS at FROM range(time_bucket(INTERVAL {STEP_MIN} MINUTE, moment() - INTERVAL {HOURS} HOUR), moment(), INTERVAL {STEP_MIN} MINUTE)
+    SELECT range AS begun FROM range(time_bucket(INTERVAL {STEP_MIN} MINUTE, moment() - INTERVAL {HOURS} HOUR), moment(), INTERVAL {STEP_MIN} MINUTE)
+    UNION ALL SELECT moment()
 ), present AS (
     SELECT project || '/' || role AS role, count(*) AS open FROM invocations
     WHERE state IN ('queued', 'running', 'waiting') GROUP BY ALL
@@ -43,18 +45,18 @@ WITH steps AS (
     WHERE noun = 'invocation' AND event IN ('requested', 'completed', 'cancelled', 'dead_lettered')
         AND stored_at >= moment() - INTERVAL {HOURS} HOUR
 ), roles AS (SELECT role FROM present UNION SELECT role FROM moves)
-SELECT s.at, r.role, greatest(0, coalesce(any_value(p.open), 0) - coalesce(sum(m.step), 0)) AS open
+SELECT s.begun, r.role, greatest(0, coalesce(any_value(p.open), 0) - coalesce(sum(m.step), 0)) AS open
 FROM steps AS s CROSS JOIN roles AS r
 LEFT JOIN present AS p USING (role)
-LEFT JOIN moves AS m ON m.role = r.role AND m.stored_at > s.at
-GROUP BY ALL ORDER BY s.at
+LEFT JOIN moves AS m ON m.role = r.role AND m.stored_at > s.begun
+GROUP BY ALL ORDER BY s.begun
 """  # noqa: S608 (numbers of ours)
 #: Attempts that failed, by kind of error, in each step.
 _ERRORS = f"""
-SELECT time_bucket(INTERVAL {STEP_MIN} MINUTE, ended_at) AS at, coalesce(error_kind, reason, outcome) AS kind, count(*) AS failed
+SELECT time_bucket(INTERVAL {STEP_MIN} MINUTE, ended_at) AS begun, coalesce(error_kind, reason, outcome) AS kind, count(*) AS failed
 FROM attempts
 WHERE outcome IN ('failed', 'swept') AND ended_at >= moment() - INTERVAL {HOURS} HOUR
-GROUP BY ALL ORDER BY at
+GROUP BY ALL ORDER BY begun
 """  # noqa: S608 (numbers of ours)
 
 Ask = Callable[[Asked], Awaitable[Rows]]

@@ -78,7 +78,7 @@ def told(title: str, blocks: list[Block]) -> Block:
     """A modal that only tells: what became of a form, or why there is none."""
     return {
         "type": "modal",
-        "title": kit.plain(title[:_TITLE]),
+        "title": kit.plain(title[:_TITLE] or "-"),
         "close": kit.plain("Close"),
         "blocks": kit.view(blocks),
     }

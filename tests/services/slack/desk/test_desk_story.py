@@ -62,13 +62,13 @@ async def test_two_people_look_after_a_fleet_from_slack(rig: Rig) -> None:
         await ann.open_home()
         home = await made.slack.until(lambda: made.slack.workspace.homes.get(ann.user))
         await ann.click_home(button(home, "freeze"))
-        view = await made.slack.until(lambda: made.slack.workspace.views.get(ann.last["trigger_id"]))
+        view = await made.view(ann)
         wrong = await ann.submit(
             view, {"reason": {"value": {"value": "it burns"}}, "confirm": {"value": {"value": "harrd"}}}
         )
         assert wrong.payload["errors"] == {"confirm": "expected hard, or nothing for a soft freeze, got: harrd"}
         await ann.submit(view, {"reason": {"value": {"value": "it burns"}}})
-        await made.slack.until(lambda: "frozen (soft)" in spoken(made.slack.workspace.views[view["id"]]))
+        assert "receipts, 0 writes after the freeze" in await made.shown(view, "frozen (soft)")
         assert "2 of 2 receipts" not in spoken(await made.says(bob, "thaw it is out"))  # refused: he may not
         thawed = spoken(await made.says(ann, "thaw it is out"))
         assert "clear" in thawed, thawed
@@ -91,33 +91,20 @@ async def test_of_two_who_close_an_incident_one_wins(rig: Rig) -> None:
         views = []
         for person in (made.ann, made.bob):
             await person.click(button(listed, "incident_close"), made.channel, {"ts": "1.1"})
-            trigger = person.last["trigger_id"]
-            views.append(await made.slack.until(lambda trigger=trigger: made.slack.workspace.views.get(trigger)))
+            views.append(await made.view(person))
         await asyncio.gather(
             *(
                 person.submit(view, {"reason": {"value": {"value": f"fixed by {person.user}"}}})
                 for person, view in zip((made.ann, made.bob), views, strict=True)
             )
         )
-        said = [
-            await made.slack.until(
-                lambda view=view: (
-                    found
-                    if "at work on it" not in (found := spoken(made.slack.workspace.views[view["id"]]))
-                    and "Cause" not in str(made.slack.workspace.views[view["id"]])
-                    else None
-                )
-            )
-            for view in views
-        ]
+        said = [await made.shown(view, "closed") for view in views]
         assert sum("incident 1 is closed: fixed by" in one for one in said) == 1, said
         assert sum("closed" in one and "expected" in one for one in said) == 1, said
 
         # A button from before says what has happened since.
         await made.bob.click(button(listed, "incident_update"), made.channel, {"ts": "1.1"})
-        trigger = made.bob.last["trigger_id"]
-        late = await made.slack.until(lambda: made.slack.workspace.views.get(trigger))
-        assert "incident 1 was closed by slack:" in spoken(late)
+        assert "incident 1 was closed by slack:" in spoken(await made.view(made.bob))
 
 
 @pytest.mark.slow
