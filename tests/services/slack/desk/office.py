@@ -30,11 +30,20 @@ class Office:
         self.rig = rig
         self.slack = slack
         self.mode = mode
+        #: What the app's handlers work with.
+        self.parts: slack_app.Parts
+        #: Users of the server that people's acts have logged in as.
+        self.logins: list[str] = []
         self.channel = slack.workspace.channel("fleet").id
         self.ann, self.bob = (self._person(name) for name in ("ann", "bob"))
 
     def _person(self, name: str) -> Person:
         return Person(self.slack, self.slack.workspace.user(name).id)
+
+    def login(self, user: str) -> Context:
+        """The rig's server has one login for all; which one was meant is kept."""
+        self.logins.append(user)
+        return Context(url=self.rig.url)
 
     async def permit(self, **permissions: tuple[str, ...]) -> None:
         """Put permissions into effect."""
@@ -106,8 +115,8 @@ async def office(rig: Rig, mode: Mode = Mode.SOCKET) -> AsyncIterator[Office]:
         tokens = Tokens(bot_token=slack.bot_token, app_token=slack.app_token, signing_secret=slack.secret)
         web = slack_app.client(tokens, settings)
         bolt = slack_app.build(web, tokens)
-        parts = slack_app.Parts(running, rig.registry, web)
-        desk.register(bolt, parts, login=lambda _: Context(url=rig.url))
+        made.parts = slack_app.Parts(running, rig.registry, web)
+        desk.register(bolt, made.parts, login=made.login)
         up = asyncio.Event()
 
         def told(standing: Standing) -> None:
