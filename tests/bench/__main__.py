@@ -28,6 +28,7 @@ from tests.bench import (
     reload,
     reservation,
     slack,
+    slash,
     status,
     subjects,
 )
@@ -47,6 +48,7 @@ MEASUREMENTS = {
     "reload": reload.measure,
     "idle": idle.measure,
     "status": status.measure,
+    "slash": slash.measure,
     "projection": projection.measure,
     "slack": slack.measure,
 }
