@@ -179,12 +179,12 @@ def _json(what: Any) -> str:
 
 
 def policies(changed: Collection[Change]) -> tuple[str, ...]:
-    """Those of the changed settings that are policy: limits of guards, and caps."""
+    """Those of the changed settings that are policy: limits of guards, caps, and who may act from Slack."""
     return tuple(change.field for change in changed if _is_policy(path(change.field)))
 
 
 def _is_policy(keys: Path) -> bool:
-    return keys[0] in ("quota", "loop") or any(key in _POLICY for key in keys[2:])
+    return keys[0] in ("quota", "loop") or keys[:2] == ("slack", "permissions") or any(key in _POLICY for key in keys[2:])
 
 
 #: Tables that are read once, when the launcher starts.
