@@ -16,7 +16,8 @@ from services.fleet.registry import SLACK_KEY
 from services.fleet.slack import Mode, Permissions, Slack
 from services.slack import app as slack_app
 from services.slack import desk
-from services.slack.line import Http, Line, Socket, Standing, State
+from services.slack.line import Http, Socket
+from services.slack.standing import Line, Standing, State
 from services.slack.tokens import Tokens
 from tests.services.rig import Rig
 from tests.slack.fake import FakeSlack, fake_slack, spoken
