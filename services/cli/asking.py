@@ -29,7 +29,8 @@ from services.cli.exits import CommandFailed, Exit, UsageError, status_of_kind
 from services.cli.session import operator
 from services.home import Home, resolve
 from services.projector import answers
-from services.projector.asking import Asked, Refused, projector
+from services.projector.asking import Asked, projector
+from services.projector.remote import Refused
 from services.story import first_line
 
 #: A process of one's own may take longer, and more: nobody else waits for it.

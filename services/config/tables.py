@@ -184,7 +184,9 @@ def policies(changed: Collection[Change]) -> tuple[str, ...]:
 
 
 def _is_policy(keys: Path) -> bool:
-    return keys[0] in ("quota", "loop") or keys[:2] == ("slack", "permissions") or any(key in _POLICY for key in keys[2:])
+    return (
+        keys[0] in ("quota", "loop") or keys[:2] == ("slack", "permissions") or any(key in _POLICY for key in keys[2:])
+    )
 
 
 #: Tables that are read once, when the launcher starts.

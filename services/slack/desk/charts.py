@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import msgspec
 
 from bus import errors
-from projections.query import Answer as Rows
-from services.projector.asking import Asked
 from services.quota import setting
 from services.quota.lines import QuotaLine, short, whole
 from services.slack.desk import blocks as kit
+from services.slack.desk import tables
 from services.slack.desk.answer import Answer, File, said
 from services.slack.desk.desk import Desk
 
@@ -26,6 +24,8 @@ from services.slack.desk.desk import Desk
 HOURS, STEP_MIN = 6, 5
 #: Lines or colours of one chart; the rest is drawn as one.
 _MOST = 6
+#: Numbers of one chart: 250 roles over its steps.
+_POINTS = 20_000
 #: Seconds that a drawing may take.
 _DRAW_S = 60.0
 
@@ -58,8 +58,6 @@ FROM attempts
 WHERE outcome IN ('failed', 'swept') AND ended_at >= moment() - INTERVAL {HOURS} HOUR
 GROUP BY ALL ORDER BY begun
 """  # noqa: S608 (numbers of ours)
-
-Ask = Callable[[Asked], Awaitable[Rows]]
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +122,7 @@ def bars(lines: list[QuotaLine]) -> list[Bar]:
     return made
 
 
-async def chart(desk: Desk, kind: str, ask: Ask) -> Answer:
+async def chart(desk: Desk, kind: str) -> Answer:
     """A chart as a file, with a sentence for those who cannot see it.
 
     Raises:
@@ -133,7 +131,7 @@ async def chart(desk: Desk, kind: str, ask: Ask) -> Answer:
     """
     if kind not in ("backlog", "spend", "errors"):
         raise errors.UnknownName("chart", kind, ["backlog", "spend", "errors"])
-    drawing = await _drawing(desk, kind, ask)
+    drawing = await _drawing(desk, kind)
     if drawing is None:
         return said(f"nothing to draw: no {'cap is set' if kind == 'spend' else f'{kind} in the last {HOURS} hours'}")
     file = File(name=f"{kind}.png", title=drawing.title, content=await draw(drawing))
@@ -144,19 +142,23 @@ async def chart(desk: Desk, kind: str, ask: Ask) -> Answer:
     )
 
 
-async def _drawing(desk: Desk, kind: str, ask: Ask) -> Drawing | None:
+async def _drawing(desk: Desk, kind: str) -> Drawing | None:
     if kind == "spend":
         found = bars(await setting.lines(desk.bus))
         return Drawing(kind=kind, title="Spend against cap", bars=found[:20]) if found else None
-    answer = await ask(Asked(sql=_BACKLOG if kind == "backlog" else _ERRORS))
-    rows = [
-        (row[0], str(row[1]), float(row[2])) for row in zip(*(c.to_pylist() for c in answer.table.columns), strict=True)
-    ]
+    answered = await tables.rows(desk, sql=_BACKLOG if kind == "backlog" else _ERRORS, limit=_POINTS)
+    begun, name, number = (column.name for column in answered.columns)
+    rows = [(_time(row[begun]), str(row[name]), float(row[number])) for row in answered.rows]
     if not any(number for _, _, number in rows):
         return None
     times = sorted({at for at, _, _ in rows}) if kind == "backlog" else steps(datetime.now(UTC))
     title = "Work that is not finished" if kind == "backlog" else f"Failed attempts in {STEP_MIN} minutes"
     return Drawing(kind=kind, title=f"{title}, last {HOURS} hours", series=series(rows, times))
+
+
+def _time(text: str) -> datetime:
+    """A time of a row, as the steps have it: UTC without saying so."""
+    return datetime.fromisoformat(text).replace(tzinfo=None)
 
 
 async def draw(drawing: Drawing) -> bytes:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from nats import errors as driver
-
 from bus import errors
 from bus.errors import BadAsk
 from bus.events import deadletter
 from bus.subjects import parse_role
-from projections import formats
-from projections.query import Answer as Rows
 from services import limits as bounds
 from services import roles, story
 from services.dead_letters import DeadLetters, Filter, subject_of
@@ -20,11 +16,9 @@ from services.fleet import durations
 from services.fleet.spec import Unit
 from services.health.gather import gather
 from services.monitor import asking as monitor
-from services.projector import asking as projector
-from services.projector.asking import Asked
 from services.quota import setting
 from services.quota.lines import QuotaLine, short, whole
-from services.slack.desk import answer, charts, panel, words
+from services.slack.desk import answer, charts, panel, tables, words
 from services.slack.desk import blocks as kit
 from services.slack.desk.answer import Answer, File
 from services.slack.desk.desk import Desk
@@ -36,8 +30,6 @@ Look = Callable[[Desk, Said, Who], Awaitable[Answer]]
 
 #: Dead letters that are listed.
 _LETTERS = 200
-#: Rows of a question that are fetched: a message is for eyes.
-_ROWS = 1000
 
 
 async def status(desk: Desk, _said: Said, _who: Who) -> Answer:
@@ -213,52 +205,9 @@ async def limits(_desk: Desk, _said: Said, _who: Who) -> Answer:
     return Answer(text="What is bounded, and what stays with a person", blocks=made)
 
 
-async def query(desk: Desk, said: Said, _who: Who) -> Answer:
-    """A named query, or all of them."""
-    pairs = [word.partition("=") for word in said.words[1:]]
-    for name, equals, _ in pairs:
-        if not (name and equals):
-            raise BadAsk(f"expected PARAMETER=VALUE, got: {name!r}; {words.usage(said.spec)}")
-    asked = Asked(name=said.word(0), parameters={name: value for name, _, value in pairs}, limit=_ROWS)
-    return _rows(await ask(desk, asked), said.word(0) or "queries")
-
-
-async def sql(desk: Desk, said: Said, _who: Who) -> Answer:
-    """Any statement that reads."""
-    return _rows(await ask(desk, Asked(sql=said.word(0), limit=_ROWS)), "rows")
-
-
-async def ask(desk: Desk, asked: Asked) -> Rows:
-    """The projector's answer.
-
-    Raises:
-        BusUnreachable: the projector is away.
-    """
-    try:
-        return await projector.projector(desk.bus.connection.nc, asked)
-    except driver.NoRespondersError as exc:
-        raise errors.BusUnreachable(
-            desk.bus.connection.url, "the projector does not answer", "see `systems status`"
-        ) from exc
-
-
-def _rows(found: Rows, name: str) -> Answer:
-    names = formats.unique(found.table.column_names)
-    rows = [[formats.cell(value) for value in row] for row in formats.rows(found.table)]
-    right = [names[place] for place in formats.numeric(found.table)]
-    title = f"{name}: {len(rows):,} row{'' if len(rows) == 1 else 's'} in {age(found.took_ms / 1000)}"
-    made = answer.table(title, names, rows, right=right, empty=title, name=name)
-    if made.file is None and not found.cut:
-        return made
-    # What is long is for a program or a spreadsheet as well as for eyes.
-    csv = File(name=f"{name}.csv", title=title, content=formats.encode(found, formats.Format.CSV))
-    more = [kit.context(kit.escaped(formats.cut(found)))] if found.cut else []
-    return Answer(text=made.text, blocks=[*made.blocks, *more], file=csv if made.file is not None else None)
-
-
 async def chart(desk: Desk, said: Said, _who: Who) -> Answer:
     """A picture."""
-    return await charts.chart(desk, said.word(0), lambda asked: ask(desk, asked))
+    return await charts.chart(desk, said.word(0))
 
 
 async def help_(_desk: Desk, said: Said, _who: Who) -> Answer:
@@ -280,8 +229,8 @@ LOOKS: dict[str, Look] = {
     "dlq": dead_letters,
     "dlq show": dead_letter,
     "limits": limits,
-    "query": query,
-    "sql": sql,
+    "query": tables.query,
+    "sql": tables.sql,
     "chart": chart,
     "help": help_,
 }
