@@ -23,7 +23,6 @@ from bus.invocation import Refused
 from bus.store import CONTROL
 from services import credentials
 from services.daemon import Bus, open_bus
-from services.fleet.registry import Registry
 from services.fleet.slack import Permissions
 from services.home import Home
 from services.slack.app import Parts
@@ -48,10 +47,12 @@ _TEXT = 1000
 class Session:
     """One person's act: a bus that writes in their name."""
 
-    def __init__(self, bus: Bus, registry: Registry, home: Home, who: Who) -> None:
+    def __init__(self, bus: Bus, desk: Desk, who: Who) -> None:
         self.bus = bus
-        self.registry = registry
-        self.home = home
+        self.registry = desk.registry
+        self.home = desk.home
+        #: Who others are that the person names.
+        self.directory = desk.directory
         self.who = who
 
     @property
@@ -187,6 +188,6 @@ class Desk:
         author = Author(f"/slack/{who.id}", actor=who.actor)
         bus = await open_bus(self._login(user), f"systems-{who.id}", author, also=_ALSO)
         try:
-            yield Session(bus, self.registry, self.home, who)
+            yield Session(bus, self, who)
         finally:
             await bus.close()

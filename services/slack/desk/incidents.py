@@ -134,7 +134,8 @@ async def note(session: Session, said: Said) -> Answer:
 async def assign(session: Session, said: Said) -> Answer:
     """Put somebody in command; without a name, whoever asks."""
     name = said.word(1)
-    commander = session.actor if not name else f"slack:{mentioned(name)}" if mentioned(name) else name
+    user = mentioned(name)
+    commander = (await session.directory.who(user)).actor if user else name or session.actor
     one = await _desk(session).assign(said.word(0), commander)
     return answer.done(f"{one.commander} is in command of incident {one.number}", session.actor)
 

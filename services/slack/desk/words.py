@@ -22,6 +22,7 @@ _QUOTES = str.maketrans(dict(zip("\u201c\u201d\u201e\u2018\u2019\u00a0", '"""\'\
 #: What a keyboard makes of ``--`` before a word.
 _DASHES = re.compile(r"(?:^|(?<=\s))[\u2014\u2013](?=[a-z])")
 _MENTION = re.compile(r"<@([UW][A-Z0-9]+)(?:\|[^>]*)?>")
+_CHANNEL = re.compile(r"<#C[A-Z0-9]+\|([^>]*)>")
 #: A link that Slack has made of a word: ``<http://host|host>``.
 _LINK = re.compile(r"<(?:https?://|mailto:)[^|>]*\|([^>]*)>|<((?:https?://)[^|>]*)>")
 _FENCE = re.compile(r"^`{3}(?:sql\b)?|`{3}$|^`|`$")
@@ -191,7 +192,7 @@ _FIRST = sorted({name.split()[0] for name in COMMANDS})
 
 def plain(text: str) -> str:
     """What was typed, without what Slack and keyboards have made of it."""
-    text = _LINK.sub(lambda found: found[1] or found[2], _MENTION.sub(r"@\1", text))
+    text = _LINK.sub(lambda found: found[1] or found[2], _CHANNEL.sub(r"#\1", _MENTION.sub(r"@\1", text)))
     for entity, sign in _ENTITIES:
         text = text.replace(entity, sign)
     return _DASHES.sub("--", text.translate(_QUOTES)).strip()

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from bus.events.incident import Assigned
 from services.fleet.slack import Mode
 from tests.services.rig import Rig
 from tests.services.slack.desk.office import button, office
@@ -88,6 +89,11 @@ async def test_of_two_who_close_an_incident_one_wins(rig: Rig) -> None:
         listed = await made.says(made.ann, "incident ls")
         await made.ann.click(button(listed, "incident_acknowledge"), made.channel, {"ts": "1.1"})
         assert f"slack:{made.ann.user} (ann) has incident 1" in spoken(await made.answered(made.ann))
+        await made.says(made.ann, f"incident assign 1 <@{made.bob.user}|whoever>")
+        assigned = await rig.control.until(
+            lambda: [one for one in rig.control.records if isinstance(one.data, Assigned)]
+        )
+        assert assigned[0].data.commander == f"slack:{made.bob.user} (bob)"
         views = []
         for person in (made.ann, made.bob):
             await person.click(button(listed, "incident_close"), made.channel, {"ts": "1.1"})

@@ -31,7 +31,7 @@ ID = "01890000-0000-7000-8000-000000000000"
         ("query failure_rate since=6h", "query", ("failure_rate", "since=6h"), {}, ""),
         ("incident", "incident ls", (), {}, ""),
         ("incident assign 3 <@U123ABC|ann>", "incident assign", ("3", "@U123ABC"), {}, ""),
-        ("incident update 3 back <https://shop.example|shop.example> soon", "incident update", ("3",), {}, "back shop.example soon"),
+        ("incident update 3 see <#C1|ops> on <https://a.example|a.example>", "incident update", ("3",), {}, "see #ops on a.example"),
     ],
 )  # fmt: skip
 def test_a_command_is_read(text: str, name: str, said: tuple[str, ...], options: dict[str, str], reason: str) -> None:
