@@ -61,6 +61,11 @@ class Handlers:
         app.action(_PRESS)(self.press)
         app.view(_FORM)(self.submit)
         app.event("app_home_opened")(self.opened)
+        app.error(self.failed)
+
+    async def failed(self, error: Exception, body: Body) -> None:
+        """What no handler has caught: the library would keep it to itself."""
+        log.error("slack_delivery_failed", kind=body.get("type") or body.get("command"), exc_info=error)
 
     async def slash(self, ack: Ack, body: Body) -> None:
         """``/systems …``."""

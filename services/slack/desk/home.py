@@ -10,10 +10,8 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-import aiohttp
 import msgspec
 import structlog
-from slack_sdk.errors import SlackApiError, SlackClientError
 
 from bus import errors
 from bus.flags import Mode
@@ -29,6 +27,7 @@ from services.slack.desk import buttons, incidents, panel, permission
 from services.slack.desk.blocks import Block
 from services.slack.desk.desk import Desk
 from services.slack.desk.permission import Permission, Who
+from services.slack.desk.reply import FAULTS
 
 log = structlog.get_logger()
 
@@ -154,8 +153,11 @@ class Home:
             self._opened = {user: at for user, at in self._opened.items() if now - at < WATCH_S}
             try:
                 await self._show([await self._desk.directory.who(user) for user in self._opened])
-            except (errors.BusError, SlackApiError, SlackClientError, aiohttp.ClientError, TimeoutError) as exc:
+            except FAULTS as exc:
                 log.warning("slack_home_stale", error=str(exc) or type(exc).__name__)
+            except Exception:
+                # A tab that cannot be drawn must not end those that come after it.
+                log.exception("slack_home_failed")
 
     async def _show(self, people: list[Who]) -> None:
         if not people:

@@ -6,7 +6,8 @@ An answer that cannot be brought is logged: nobody waits on the other side any m
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
@@ -20,8 +21,12 @@ from services.slack.line import refusal
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 #: Seconds after which somebody who waits is told that it takes longer.
 PATIENCE_S = 2.0
+#: Times that an answer is offered to a Slack that asks to wait, and the longest wait in seconds.
+_TRIES, _LONGEST_S = 4, 60.0
 #: What Slack and the way to it may fail with.
 FAULTS = (SlackApiError, SlackClientError, aiohttp.ClientError, TimeoutError, OSError)
 
@@ -61,7 +66,9 @@ class Reply:
         if to.url and await self._respond(to, answer):
             return
         try:
-            await self._client.chat_postMessage(channel=to.user, text=answer.text, blocks=answer.whole)
+            await _patiently(
+                lambda: self._client.chat_postMessage(channel=to.user, text=answer.text, blocks=answer.whole)
+            )
         except FAULTS as exc:
             log.error("slack_answer_lost", user=to.user, error=_why(exc), text=answer.text)
 
@@ -88,14 +95,31 @@ class Reply:
     async def _file(self, user: str, file: File) -> str:
         """Why a file could not be sent; empty for nothing."""
         try:
-            opened = await self._client.conversations_open(users=user)
-            await self._client.files_upload_v2(
-                channel=opened["channel"]["id"], content=file.content, filename=file.name, title=file.title
+            opened = await _patiently(lambda: self._client.conversations_open(users=user))
+            await _patiently(
+                lambda: self._client.files_upload_v2(
+                    channel=opened["channel"]["id"], content=file.content, filename=file.name, title=file.title
+                )
             )
         except FAULTS as exc:
             log.warning("slack_file_unsent", user=user, file=file.name, error=_why(exc))
             return _why(exc)
         return ""
+
+
+async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """A call, made again as often as Slack asks to wait a little: what it answers so it has not taken."""
+    for left in reversed(range(_TRIES)):
+        try:
+            return await call()
+        except SlackApiError as exc:
+            wait = (
+                float(exc.response.headers.get("Retry-After", 1)) if exc.response.status_code == 429 else _LONGEST_S + 1
+            )
+            if not left or wait > _LONGEST_S:
+                raise
+            await asyncio.sleep(wait)
+    raise AssertionError("the last try returns or raises")
 
 
 def _why(exc: BaseException) -> str:

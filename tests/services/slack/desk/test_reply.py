@@ -13,7 +13,7 @@ from services.slack.desk import answer, reply
 from services.slack.desk.answer import Answer, File
 from services.slack.desk.reply import Reply, To
 from services.slack.tokens import Tokens
-from tests.slack.fake import FakeSlack, fake_slack, spoken
+from tests.slack.fake import FakeSlack, Script, fake_slack, spoken
 
 FILE = File(name="rows.csv", title="rows", content=b"a,b\n1,2\n")
 
@@ -80,3 +80,12 @@ async def test_who_waits_is_told_so_once(slack: FakeSlack, monkeypatch: pytest.M
         "/systems sweep: this takes a moment, the answer follows",
         "finished",
     ]
+
+
+async def test_an_answer_waits_as_long_as_slack_asks_for(slack: FakeSlack) -> None:
+    """A direct message that is too much for now is offered again, and comes once."""
+    user = slack.workspace.user("ann").id
+    slack.scripts.append(Script("ratelimited", retry_after=0.01))
+    await of(slack).bring(To(user=user), Answer(text="at last"))
+    assert [call.answer for call in slack.of("chat.postMessage")] == ["ratelimited", "ok"]
+    assert len(slack.messages(slack.workspace.direct(user).id)) == 1
