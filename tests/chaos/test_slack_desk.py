@@ -7,8 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bus.events import finding
 from services.slack import tokens
 from tests.chaos.fleet import Fleet
+from tests.services.slack.desk.office import button
 from tests.slack.fake import FakeSlack, fake_slack, spoken
 from tests.slack.people import Person
 
@@ -91,6 +93,7 @@ async def test_everything_that_people_do_is_let_through_by_the_servers_own_permi
             assert "shop/coder goes on" in await made.says("resume shop/coder")
             assert "agent_runner-1 is alive after" in await made.says("restart agent_runner-1 it is slow")
             assert "outside of slack_mirror" in await made.says("restart slack_mirror it is slow")
+            await _approved(made)
             fleet.file.write_text(fleet.file.read_text().replace("max_attempts = 1", "max_attempts = 2"))
             assert "1 setting changed" in await made.says("reload more patience")
             assert "frozen (soft)" in await made.says("freeze it burns")
@@ -98,8 +101,29 @@ async def test_everything_that_people_do_is_let_through_by_the_servers_own_permi
             assert "frozen (hard)" in await made.says("freeze hard it burns --confirm hard")
             assert "this login cannot clear" in await made.says("thaw it is out")
             assert "clear" in await made.says("thaw hard it is out --confirm thaw")
+            assert "the picture is in your direct messages" in await made.says("chart spend")
+            (file_,) = slack.workspace.files.values()
+            assert file_["content"].startswith(b"\x89PNG")
             assert "the projector" not in await made.says("sql SELECT count(*) AS n FROM events")
             ended = await fleet.systems("ops", "--output", "json")
-            assert {one["who"] for one in ended.json()["operations"]} == {f"slack:{made.ann.user} (ann)"}
+            done = ended.json()["operations"]
+            assert {one["who"] for one in done} == {f"slack:{made.ann.user} (ann)"}
+            assert [one["action"] for one in done].count("restart") == 3
         finally:
             await fleet.down()
+
+
+async def _approved(made: Guarded) -> None:
+    """A triage's proposal is approved in the home tab, and carried out by the launcher."""
+    raised = await made.fleet.systems("raise", "concern", "--title", "a runner is slow", "--output", "json")
+    async with made.fleet.bus() as seen:
+        await seen.control.until(lambda: [r for r in seen.control.records if isinstance(r.data, finding.Opened)])
+        proposal = finding.Proposal(action="restart", target="agent_runner-1", why="it is slow")
+        event = finding.Proposed(invocation="i1", proposals=(proposal,))
+        await seen.bus.store.append(seen.bus.author.control(raised.json()["fingerprint"], event))
+    await made.ann.open_home()
+    homes = made.slack.workspace.homes
+    home = await made.slack.until(lambda: homes.get(made.ann.user))
+    await made.ann.click_home(button(home, "proposal_approve"))
+    direct = made.slack.workspace.direct(made.ann.user).id
+    await made.slack.said(direct, "restart of agent_runner-1 is done after", 60)

@@ -6,8 +6,14 @@ import asyncio
 
 import pytest
 
+from bus.events import finding
+from bus.events.finding import Severity
 from bus.events.incident import Assigned
 from services.fleet.slack import Mode
+from services.monitor import raising
+from services.ops.operation import Status
+from services.ops.performing import operations
+from services.requests.service import ACTOR
 from tests.services.rig import Rig
 from tests.services.slack.desk.office import button, office
 from tests.slack.fake import spoken
@@ -127,3 +133,39 @@ async def test_signed_requests_reach_the_same_desk(rig: Rig) -> None:
         assert "shop/coder goes on" in spoken(await made.says(made.ann, "resume shop/coder"))
         assert len(await made.asked("asked", 2)) == 2
         assert len(await made.asked("done", 2)) == 2
+
+
+@pytest.mark.slow
+async def test_a_proposal_of_a_triage_is_decided_once(rig: Rig) -> None:
+    """What an agent proposes waits in the home tab; who rejects it is on the record, and who comes later is told."""
+    await rig.warden()
+    async with office(rig) as made:
+        await made.permit(operate=(made.ann.user, made.bob.user))
+        raised = await raising.ask(
+            rig.connection, raising.Raise(severity=Severity.CONCERN, title="the shop is slow"), {ACTOR: "tester"}
+        )
+        print_ = raised.fingerprint
+        await rig.control.until(lambda: [one for one in rig.control.records if isinstance(one.data, finding.Opened)])
+        proposal = finding.Proposal(action="restart", target="warden", why="<!channel> it is slow")
+        proposed = finding.Proposed(invocation="i1", proposals=(proposal,))
+        await rig.bus.store.append(rig.bus.author.control(print_, proposed))
+        views = []
+        for person in (made.ann, made.bob):
+            await person.open_home()
+            home = await made.slack.until(lambda user=person.user: made.slack.workspace.homes.get(user))  # type: ignore[misc]
+            assert "&lt;!channel&gt; it is slow" in spoken(home)
+            await person.click_home(button(home, "proposal_reject"))
+            views.append(await made.view(person))
+        await made.ann.submit(views[0], {"reason": {"value": {"value": "it is the database"}}})
+        await made.shown(views[0], "restart of warden is rejected: it is the database")
+        await made.bob.submit(views[1], {"reason": {"value": {"value": "no"}}})
+        await made.shown(views[1], f"reject was asked for by slack:{made.ann.user} (ann) at")
+        await made.bob.click_home(button(home, "proposal_approve"))
+        channel = made.slack.workspace.direct(made.bob.user).id
+        await made.slack.said(channel, f"reject was asked for by slack:{made.ann.user} (ann) at")
+        (one,) = (await operations(rig.bus)).values()
+        assert (one.who, one.status, one.reason) == (
+            f"slack:{made.ann.user} (ann)",
+            Status.REFUSED,
+            f"rejected by slack:{made.ann.user} (ann): it is the database",
+        )
