@@ -116,11 +116,13 @@ async def test_everything_that_people_do_is_let_through_by_the_servers_own_permi
 async def _approved(made: Guarded) -> None:
     """A triage's proposal is approved in the home tab, and carried out by the launcher."""
     raised = await made.fleet.systems("raise", "concern", "--title", "a runner is slow", "--output", "json")
+    print_ = raised.json()["fingerprint"]
     async with made.fleet.bus() as seen:
-        await seen.control.until(lambda: [r for r in seen.control.records if isinstance(r.data, finding.Opened)])
+        opened = f"ctl.finding.{print_}.opened"
+        await seen.control.until(lambda: [record for record in seen.control.records if record.subject == opened])
         proposal = finding.Proposal(action="restart", target="agent_runner-1", why="it is slow")
         event = finding.Proposed(invocation="i1", proposals=(proposal,))
-        await seen.bus.store.append(seen.bus.author.control(raised.json()["fingerprint"], event))
+        await seen.bus.store.append(seen.bus.author.control(print_, event))
     await made.ann.open_home()
     homes = made.slack.workspace.homes
     home = await made.slack.until(lambda: homes.get(made.ann.user))

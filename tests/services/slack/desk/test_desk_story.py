@@ -145,7 +145,8 @@ async def test_a_proposal_of_a_triage_is_decided_once(rig: Rig) -> None:
             rig.connection, raising.Raise(severity=Severity.CONCERN, title="the shop is slow"), {ACTOR: "tester"}
         )
         print_ = raised.fingerprint
-        await rig.control.until(lambda: [one for one in rig.control.records if isinstance(one.data, finding.Opened)])
+        opened = f"ctl.finding.{print_}.opened"
+        await rig.control.until(lambda: [one for one in rig.control.records if one.subject == opened])
         proposal = finding.Proposal(action="restart", target="warden", why="<!channel> it is slow")
         proposed = finding.Proposed(invocation="i1", proposals=(proposal,))
         await rig.bus.store.append(rig.bus.author.control(print_, proposed))
