@@ -24,7 +24,7 @@ from services.slack.desk.answer import Answer, File
 from services.slack.desk.desk import Desk
 from services.slack.desk.permission import Who
 from services.slack.desk.words import Said
-from services.wording import age, aligned, clipped, moment
+from services.wording import age, clipped, moment
 
 Look = Callable[[Desk, Said, Who], Awaitable[Answer]]
 
@@ -216,9 +216,15 @@ async def help_(_desk: Desk, said: Said, _who: Who) -> Answer:
     found = [spec for name, spec in words.COMMANDS.items() if not wanted or name.startswith(wanted)]
     if not found:
         raise BadAsk(f"unknown command {wanted!r}{errors.did_you_mean(wanted, words.COMMANDS)}")
-    rows = [[f"/systems {spec.line}", spec.needs.value, spec.help] for spec in found]
-    blocks = [kit.section("*What can be asked*"), *kit.mono(aligned(["command", "needs", ""], rows))]
-    return Answer(text="What can be asked", blocks=blocks)
+    made = [kit.section("*What can be asked*, by the permission that it needs")]
+    for needs in dict.fromkeys(spec.needs for spec in found):
+        lines = [f"`/systems {kit.escaped(spec.line)}`  {spec.help}" for spec in found if spec.needs is needs]
+        parts = [lines[start : start + 12] for start in range(0, len(lines), 12)]
+        made += [
+            kit.section("\n".join([*([f"*{needs.value}*"] if place == 0 else []), *part]))
+            for place, part in enumerate(parts)
+        ]
+    return Answer(text="What can be asked", blocks=made)
 
 
 LOOKS: dict[str, Look] = {

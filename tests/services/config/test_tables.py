@@ -95,6 +95,7 @@ def test_change_names_each_field_and_what_is_policy(values: dict[str, bytes]) ->
     tables.put(wanted, tables.path("shop/reviewer.max_attempts"), 9)
     tables.remove(wanted, tables.path("shop/coder.max_in_flight"))
     tables.put(wanted, tables.path("daemons.agent_runner.instances"), 3)
+    tables.put(wanted, tables.path("slack.permissions.operate"), ["U0ANN"])
     edit = changing.prepare(seen, wanted)
     assert edit.fields == (
         Change(field="daemons.agent_runner.instances", before="null", after="3"),
@@ -102,8 +103,13 @@ def test_change_names_each_field_and_what_is_policy(values: dict[str, bytes]) ->
         Change(field="projects.shop.roles.coder.concurrency", before="64", after="8"),
         Change(field="projects.shop.roles.coder.max_in_flight", before="256", after="null"),
         Change(field="projects.shop.roles.reviewer.max_attempts", before="null", after="9"),
+        Change(field="slack.permissions.operate", before="null", after='["U0ANN"]'),
     )
-    assert tables.policies(edit.fields) == ("loop.depth", "projects.shop.roles.reviewer.max_attempts")
+    assert tables.policies(edit.fields) == (
+        "loop.depth",
+        "projects.shop.roles.reviewer.max_attempts",
+        "slack.permissions.operate",
+    )
     assert tables.late(edit.fields) == ("daemons.agent_runner.instances",)
 
 

@@ -105,3 +105,11 @@ def test_every_command_has_a_deed() -> None:
     assert _LOOKS.keys() | _ACTS.keys() == words.COMMANDS.keys()
     assert not _LOOKS.keys() & _ACTS.keys()
     assert all(words.COMMANDS[name].acts == (name in _ACTS) for name in words.COMMANDS)
+
+
+async def test_help_is_for_everybody_and_names_every_command(made: Office) -> None:
+    """Who may nothing still learns what there is and what it needs."""
+    said = spoken(await made.says(made.bob, "help"))
+    assert all(f"/systems {name}" in said for name in words.COMMANDS)
+    assert "/systems dlq show ID" in spoken(await made.says(made.bob, "help dlq"))
+    assert "did you mean 'redrive'" in spoken(await made.says(made.bob, "help redrvie"))
