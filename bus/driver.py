@@ -30,6 +30,8 @@ _T = TypeVar("_T")
 Sink = Callable[[str, str, bytes, bytes | None], None]
 
 _HEAD = b"NATS/1.0\r\n"
+#: Seconds until a reconnection that did not heed its cancellation is cancelled again.
+_CANCEL_S = 0.1
 
 
 class Driver(Client):
@@ -47,6 +49,22 @@ class Driver(Client):
     async def flush(self, timeout: int = 10) -> None:
         """Wait until the server has taken all that was sent; a cancellation is heeded also when it comes with the answer."""
         await _heeding(super().flush(timeout))
+
+    async def close(self) -> None:
+        """Close for good, also while a connection is being made.
+
+        The driver cancels a reconnection that is under way and does not wait for its end. A cancellation that comes with the
+        new connection is lost, and what was closed would be open after all, with nobody who knows of it.
+        """
+        await super().close()
+        task = self._reconnection_task
+        while task is not None and not task.done() and task is not asyncio.current_task():
+            task.cancel()
+            await asyncio.wait([task], timeout=_CANCEL_S)
+        if not self.is_closed:
+            await super().close()
+        elif self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]
 
     async def _process_err(self, err_msg: str) -> None:
         # The driver would close for good on most of these (a login that expired, too many connections, a protocol error),

@@ -109,6 +109,25 @@ async def test_connection_close_does_not_wait_for_a_server_that_is_gone(server: 
         await connected.close()
 
 
+async def test_connection_closed_while_it_reconnects_leaves_nothing_open(store_dir: Path, until: Until) -> None:
+    """Whoever took the server's place, and was connected to meanwhile, sees the end of that connection at the close."""
+    async with EmbeddedServer(Options(store_dir=store_dir)) as server:
+        connection = await connect(Address(server.url), "test")
+        port = server.port
+    met: list[asyncio.StreamReader] = []
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.append(reader)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(mute, "127.0.0.1", port):
+        await until(lambda: bool(met))
+        await connection.close()
+        await until(met[-1].at_eof)
+    assert connection.nc._reconnection_task is None or connection.nc._reconnection_task.done()
+
+
 async def test_connection_api_errors_carry_the_servers_code(connection: Connection) -> None:
     """A refused request names what was asked, why it was refused, and the code."""
     with pytest.raises(errors.ServerError, match=r"\$JS.API.STREAM.INFO.NONE was refused .* \(code 10059\)"):
