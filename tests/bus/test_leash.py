@@ -189,6 +189,8 @@ async def test_leash_ends_the_tree_of_a_parent_killed_by_force() -> None:
     await process.wait()
     for pid in pids:
         await gone(pid)
+    # To its end: a pipe that is still open would be closed by the garbage collector, in somebody else's test.
+    await process.stdout.read()
 
 
 @pytest.mark.chaos
@@ -201,6 +203,8 @@ async def test_leash_killed_by_force_takes_the_program_along() -> None:
     async with asyncio.timeout(LIMIT_S):
         assert await tree.exited() == -signal.SIGKILL
         assert await tree.wait() == -signal.SIGKILL
+        assert tree.stdout is not None
+        assert await tree.stdout.read() == b""
 
 
 async def test_leash_leaves_nested_leashes_their_own_grace() -> None:

@@ -250,6 +250,8 @@ async def test_server_dies_with_a_parent_that_was_killed(tmp_path: Path) -> None
     parent.kill()
     await parent.wait()
     await gone(pid)
+    # To its end: a pipe that is still open would be closed by the garbage collector, in somebody else's test.
+    await parent.stdout.read()
     async with asyncio.timeout(LIMIT_S), EmbeddedServer(Options(store_dir=store)) as successor:
         assert successor.pid
 
