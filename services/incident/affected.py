@@ -13,6 +13,7 @@ import msgspec
 from bus.events.finding import Kind
 from bus.events.incident import Impact
 from bus.refusal import Refusal
+from services.incident.opening import about
 from services.incident.state import Incident
 from services.loop.tree import Forest, Tree
 
@@ -35,7 +36,6 @@ _DAEMONS: dict[str, str] = {
     "launcher": "no launcher: daemons that die are not started again",
     "slack_mirror": "nothing comes to Slack; work goes on",
 }
-_DAEMON_GONE = frozenset({Kind.DAEMON_DOWN, Kind.DAEMON_ENDED, Kind.DAEMON_DEAF, Kind.DAEMON_LATE, Kind.DAEMON_SILENT})
 #: Open invocations that are looked at for who waits for whom: a runaway tree must not stop the warden.
 _LOOKED_AT = 20_000
 #: Reasons that one project is shown.
@@ -73,7 +73,7 @@ def _all(incident: Incident, scene: Scene) -> Iterator[tuple[str, str]]:
     for part in incident.findings.values():
         if part.recovered_at is not None:
             continue
-        whole = _ALL_WORK.get(part.kind) or (_daemon(part.subject) if part.kind in _DAEMON_GONE else "")
+        whole = _ALL_WORK.get(part.kind) or _DAEMONS.get(about(part.subject), "")
         if whole:
             yield from ((project, whole) for project in scene.projects)
             continue
@@ -91,10 +91,6 @@ def _all(incident: Incident, scene: Scene) -> Iterator[tuple[str, str]]:
             project = asker.partition("/")[0]
             if project != role.partition("/")[0]:
                 yield project, f"{asker} has asked {role} ({title})"
-
-
-def _daemon(subject: str) -> str:
-    return next((words for kind, words in _DAEMONS.items() if subject.startswith(kind)), "")
 
 
 def _roles(subject: str, scene: Scene) -> list[str]:

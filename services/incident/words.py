@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from bus.events import incident as ev
 from bus.events.finding import Kind
+from services.incident.opening import about
 from services.incident.state import Incident, Status
 from services.incident.ways import Page
 
@@ -73,9 +74,8 @@ def works(incident: Incident) -> str:
         if kinds & some:
             return text
     for part in there:
-        for kind, text in _WITHOUT.items():
-            if part.subject.startswith(kind):
-                return text
+        if about(part.subject) in _WITHOUT:
+            return _WITHOUT[about(part.subject)]
     return _ELSE
 
 

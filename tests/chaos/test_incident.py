@@ -103,7 +103,7 @@ async def test_incident_of_a_daemon_that_is_given_up_on(fleet: Fleet) -> None:
             gave_up = await desk.control.subject(lambda r: isinstance(r.data, daemon.GaveUp))
             declared, said = await first(desk, ev.Declared)
             assert declared.seq > gave_up.seq
-            assert {impact.project for impact in said.affected} == {"shop", "ledger"}
+            assert {impact.project for impact in said.affected} == {"shop", "ledger"}, said
 
             # People are called: at once, again, and the next one; a way that fails is tried again and shown without its secret.
             await hook.until(lambda: sum(path == "ann-secret" for path, _ in hook.calls) >= 2)

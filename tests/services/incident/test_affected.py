@@ -47,6 +47,15 @@ def test_affected_what_stops_all_work_hits_all() -> None:
     )
 
 
+def test_affected_absence_of_a_daemon_hits_all_in_its_words() -> None:
+    """Whatever says that a daemon is gone, its kind says what that means; a role of that name is no daemon."""
+    for kind, subject in ((Kind.PERSON_NEEDED, "agent_runner-1@vm"), (Kind.DAEMON_SILENT, "agent_runner")):
+        found = _said(impacts(_incident(kind, subject), Scene(roles=ROLES)))
+        assert found == dict.fromkeys(["lab", "ledger", "shop"], "a runner is away: work may wait")
+    role = Scene(roles=ROLES | {"warden/keeper"})
+    assert _said(impacts(_incident(Kind.DEAD_LETTERS, "warden/keeper"), role)).keys() == {"warden"}
+
+
 def test_affected_role_hits_its_project_and_those_that_wait_for_it() -> None:
     """A role's trouble is its project's, and that of projects whose unfinished work has asked it, also through others."""
     tree = Tree(
