@@ -16,10 +16,12 @@ from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS
 from services.fleet import file as fleet_file
 from services.fleet import spec
 from services.fleet.daemons import Restart
+from services.fleet.slack import Slack
 from services.requests import requests
 from services.runner import attempt, handler
 from services.runner.handlers import childlog
 from services.runner.handlers.exec import PERMANENT_EXITS
+from services.slack.channel import WAITING
 from services.warden import freeze
 
 
@@ -100,6 +102,9 @@ def _bounds() -> list[Fact]:
         "prompts": f"A prompt holds at most {_bytes(fleet_file.PROMPT_LIMIT)}.",
         "schedules": f"A due time that nobody handled within {_time(schedule.catch_up)}, unless its schedule says otherwise, is missed, "
         "and reported as missed; of several only the last is run.",
+        "Slack": f"One channel gets {Slack().per_second:g} message a second and, when more than {Slack().burst} wait for it, those that are "
+        f"alike as one, unless the fleet file says otherwise; for a channel that takes nothing {WAITING:,} wait, beyond which only what is "
+        "urgent does.",
         "server": f"The NATS server must be {needed} or newer, for its {connection.FEATURE}.",
     }
     return [Fact(kind=Kind.BOUND, topic=topic, sentence=sentence) for topic, sentence in sentences.items()]
@@ -116,6 +121,8 @@ def _unpromised() -> list[Fact]:
         "threads": "A function handler that runs in a thread cannot be stopped from outside: when it is called off only its result "
         "is refused, and the thread runs on.",
         "idempotency keys": f"A key is remembered as long as {INVOCATIONS} holds its invocation, and no longer.",
+        "Slack": "An event stands once in its channel as long as Slack shows a message in its history within seconds after it has taken it: "
+        "where Slack breaks off the answer and shows it only later, it can stand twice.",
         "progress notes": "Progress notes and other plain NATS messages are not kept: who does not listen does not see them.",
     }
     if not Options(store_dir=Path()).sync_always:
