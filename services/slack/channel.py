@@ -120,6 +120,7 @@ class Channel:
             work = self.lane.take(burst)
             if work is None:
                 continue
+            work = await self._gathered(work, burst)
             try:
                 sent = await self._show(work)
             except Limited as exc:
@@ -138,6 +139,17 @@ class Channel:
                     self._pause = _AGAIN_S
                     self._not_before = self._loop.time() + 1 / per_second
                     await self._well()
+
+    async def _gathered(self, work: Work, burst: int) -> Work:
+        """In a crowd, with all changes of the same kind whose messages do not stand by themselves: they were put together too."""
+        first = work.first
+        if work.together or first.urgent or first.place is not Place.UPDATE or len(self.lane) <= burst:
+            return work
+        if await self._record.head(self.name, first.key) is not None:
+            return work
+        others = [one for one in self.lane.like(first) if await self._record.head(self.name, one.key) is None]
+        self.lane.remove(others)
+        return lane.several([*work.notices, *others]) if others else work
 
     async def _wait(self) -> None:
         """Until something may be sent."""

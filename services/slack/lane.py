@@ -100,7 +100,43 @@ class Lane:
         if first.place is Place.UPDATE:
             return _one(self._updates(first, self._main))
         alike = self._alike(first) if crowded else [first]
-        return _one(alike) if len(alike) == 1 else _several(alike)
+        keys = {notice.key for notice in alike if notice.place is Place.NEW and notice.key}
+        later = self._changes(keys, first.stream, GROUP - len(alike))
+        return _one([*alike, *later]) if len(alike) == 1 else several(alike, later)
+
+    def like(self, first: Notice) -> list[Notice]:
+        """Changes of other messages that wait, are of the same kind, and have nothing before them in their thread."""
+        found: list[Notice] = []
+        seen: set[str] = {first.key}
+        for other in self._main:
+            if other.key in seen:
+                continue
+            seen.add(other.key)
+            if other.place is Place.UPDATE and (other.kind, other.stream) == (first.kind, first.stream):
+                found.append(other)
+        return found[: GROUP - 1]
+
+    def remove(self, notices: Iterable[Notice]) -> None:
+        """Take these out."""
+        gone = {id(notice) for notice in notices}
+        self._main = deque(notice for notice in self._main if id(notice) not in gone)
+
+    def _changes(self, keys: set[str], stream: str, room: int) -> list[Notice]:
+        """What has become of messages that are not shown yet: they say so from the start."""
+        found: list[Notice] = []
+        left: deque[Notice] = deque()
+        closed: set[str] = set()
+        for other in self._main if keys else ():
+            if other.key not in keys or other.key in closed:
+                left.append(other)
+            elif other.place is Place.UPDATE and other.stream == stream and len(found) < room:
+                found.append(other)
+            else:
+                closed.add(other.key)
+                left.append(other)
+        if found:
+            self._main = left
+        return found
 
     def _goes_first(self, work: Work) -> bool:
         """What was taken before goes before what is urgent if it is, or is of the same thread."""
@@ -156,29 +192,34 @@ def _group(notice: Notice) -> tuple[str, Place, str]:
 
 def work_of(notices: Sequence[Notice], *, together: bool) -> Work:
     """What is left of a work, as one."""
-    return _several(notices) if together and len(notices) > 1 else _one(notices)
+    return several(notices) if together and len(notices) > 1 else _one(notices)
 
 
 def _one(notices: Sequence[Notice]) -> Work:
     return Work(notices=tuple(notices), message=notices[-1].message)
 
 
-def _several(notices: Sequence[Notice]) -> Work:
+def several(notices: Sequence[Notice], changes: Sequence[Notice] = ()) -> Work:
+    """Many that are alike as one message, with what has become of them since."""
     first, last = notices[0], notices[-1]
     titles = list(dict.fromkeys(notice.message.title for notice in notices))
     more = f"\n… and {len(titles) - _TITLES} others" if len(titles) > _TITLES else ""
+    lines = [
+        ("Kind", first.kind),
+        ("Events", f"{first.stream} {seqs.pack(notice.seq for notice in notices)[:200]}"),
+        ("Last", last.message.title),
+    ]
+    if changes:
+        since = ", ".join(f"{count} {kind.partition('.')[2]}" for kind, count in sorted(kinds(changes).items()))
+        lines.append(("Since then", since))
     message = Message(
         icon=first.message.icon,
         title=f"{len(notices)} like this: {first.message.title}",
-        lines=(
-            ("Kind", first.kind),
-            ("Events", f"{first.stream} {seqs.pack(notice.seq for notice in notices)[:200]}"),
-            ("Last", last.message.title),
-        ),
+        lines=tuple(lines),
         detail="\n".join(titles[:_TITLES]) + more,
         command=f"systems tail '{_subject(first)}'",
     )
-    return Work(notices=tuple(notices), message=message, together=True)
+    return Work(notices=(*notices, *changes), message=message, together=True)
 
 
 def _subject(notice: Notice) -> str:

@@ -73,7 +73,9 @@ class Record:
             self._posts.popitem(last=False)
 
     def _take(self, target: str, stream: str, packed: str, place: str) -> None:
-        self._done.update((target, stream, seq, place) for seq in seqs.unpack(packed))
+        # A new message may say as well what has become of it since.
+        places = (Place.NEW, Place.UPDATE) if place == Place.NEW.value else (Place(place),)
+        self._done.update((target, stream, seq, one.value) for seq in seqs.unpack(packed) for one in places)
 
     def has(self, notice: Notice) -> bool:
         """Whether an earlier life has shown it."""

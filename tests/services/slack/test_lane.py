@@ -131,6 +131,23 @@ def test_storm_is_told_in_few_messages() -> None:
     assert works[3].message.title == "quota.tripped 1001"
 
 
+def test_what_was_over_before_it_was_shown() -> None:
+    """A message whose change waits too says how it stands from the start, and of a storm that is over one message tells it all."""
+    lane = Lane("C1")
+    lane.add(notice(1, key="k"))
+    lane.add(notice(2, key="k", place=Place.UPDATE, kind="finding.closed"))
+    (work,) = drained(lane, 20)
+    assert (work.first.place, work.message.title, len(work.notices)) == (Place.NEW, "finding.closed 2", 2)
+    for number in range(100):
+        lane.add(notice(10 + number, key=f"k{number}"))
+    for number in range(100):
+        lane.add(notice(500 + number, key=f"k{number}", place=Place.UPDATE, kind="finding.closed"))
+    (work,) = drained(lane, 20)
+    assert len(work.notices) == 200
+    assert work.message.title == "100 like this: finding.opened 10"
+    assert ("Since then", "100 closed") in work.message.lines
+
+
 def test_updates_of_one_message_are_one() -> None:
     """Of several changes of a message the last one is sent, and stands for all."""
     lane = Lane("C1")

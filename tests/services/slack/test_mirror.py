@@ -334,3 +334,32 @@ async def test_console_mode_writes_into_the_log(rig: Rig) -> None:
     assert line["channel"] == "#fleet"
     assert line["text"].startswith("🔴 Incident 1: Fire")
     assert [record async for record in rig.bus.store.read("CONTROL", "ctl.slack.>")] == []
+
+
+async def test_storm_that_is_over(stand: Stand) -> None:
+    """Hundreds of findings that were told in few messages are closed in few messages."""
+    await stand.settings({}, burst=5)
+    stand.slack.answering.clear()
+    async with stand.mirror() as mirror:
+        await stand.opened("bus", "number 0")
+        await stand.slack.until(lambda: stand.fleet.messages)
+        await asyncio.gather(*(stand.opened("bus", f"number {n}") for n in range(1, 301)))
+        while len(mirror.board.findings) < 301:
+            await asyncio.sleep(0.01)
+        stand.slack.answering.set()
+        while mirror.sources["CONTROL"].open:
+            await asyncio.sleep(0.01)
+        shown = len(stand.fleet.messages)
+        stand.slack.answering.clear()
+        prints = list(mirror.board.findings)
+        closed = finding.Closed(reason=CloseReason.GONE)
+        await asyncio.gather(*(stand.control(print_, closed) for print_ in prints))
+        while mirror.board.findings:
+            await asyncio.sleep(0.01)
+        stand.slack.answering.set()
+        while mirror.sources["CONTROL"].open:
+            await asyncio.sleep(0.01)
+    assert shown <= 4
+    assert len(stand.fleet.messages) - shown <= 6
+    counted = sum(message["metadata"]["event_payload"]["count"] for message in stand.fleet.messages)
+    assert counted + sum(record.data.count for record in await stand.records("updated")) == 602
