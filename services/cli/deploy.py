@@ -14,11 +14,9 @@ from bus import errors
 from services.cli import output
 from services.cli.common import DEFAULTS, Common, Flag
 from services.cli.exits import Exit, UsageError
-from services.cli.session import Session, operator
-from services.fleet import durations
+from services.cli.session import operator
 from services.home import Home, resolve
-from services.launcher.main import STOP_MARGIN_S
-from services.ops.deploy import Deploy
+from services.ops import rollout
 from services.ops.performing import ActionRefused, perform
 from services.ops.restart import inside
 from services.release import plan as planning
@@ -61,7 +59,18 @@ async def deploy(
             raise errors.HomeUnusable(
                 f"no launcher runs in {home.path}; start the fleet: systems up --home {home.path}"
             )
-        action = await _action(session, _meant(home, release), reason, watch, again=again, quiet=common.json)
+        action = rollout.action(
+            session.bus,
+            home,
+            await session.registry(),
+            _meant(home, release),
+            who=session.actor,
+            why=reason,
+            within=inside(os.environ, home),
+            watch=watch,
+            again=again,
+            say=(lambda _: None) if common.json else _say,
+        )
         if plan:
             found = await action.plan()
             if common.json:
@@ -85,30 +94,7 @@ async def deploy(
 
 def _meant(home: Home, given: str) -> Wheel | Release | None:
     """What was named: a wheel, a release that is there, or the installation."""
-    if given == INSTALLED:
-        return None
-    return read(Path(given)) if is_path(given) else Releases(home).get(given)
-
-
-async def _action(
-    session: Session, what: Wheel | Release | None, reason: str, watch: str, *, again: bool, quiet: bool
-) -> Deploy:
-    registry = await session.registry()
-    grace = 2 * max((one.role.grace for one in registry.roles.values()), default=0.0) + STOP_MARGIN_S
-    file = registry.settings.file
-    return Deploy(
-        session.bus,
-        session.home,
-        what,
-        session.actor,
-        reason,
-        within=inside(os.environ, session.home),
-        grace=grace,
-        watch_s=durations.seconds(watch) if watch else registry.settings.deploy.watch,
-        fleet=file.path if file is not None else "",
-        again=again,
-        say=(lambda _: None) if quiet else _say,
-    )
+    return read(Path(given)) if is_path(given) else rollout.known(home, given)
 
 
 def _say(text: str) -> None:

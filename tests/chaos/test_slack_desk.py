@@ -92,6 +92,10 @@ async def test_everything_that_people_do_is_let_through_by_the_servers_own_permi
             assert "shop/coder is refused (paused): it loops" in await made.says("pause shop/coder it loops")
             assert "shop/coder goes on" in await made.says("resume shop/coder")
             assert "agent_runner-1 is alive after" in await made.says("restart agent_runner-1 it is slow")
+            assert "slack_mirror: runs it already" in await made.says("deploy installed --plan to see")
+            assert "got: the file ./x.whl" in await made.says("deploy ./x.whl new")
+            assert "unknown release '9.9'" in await made.says("deploy 9.9 new")
+            assert "installed is rolled out" in await made.says("deploy installed to be sure --watch 1s")
             assert "outside of slack_mirror" in await made.says("restart slack_mirror it is slow")
             await _approved(made)
             fleet.file.write_text(fleet.file.read_text().replace("max_attempts = 1", "max_attempts = 2"))
@@ -107,6 +111,7 @@ async def test_everything_that_people_do_is_let_through_by_the_servers_own_permi
             assert "the projector" not in await made.says("sql SELECT count(*) AS n FROM events")
             ended = await fleet.systems("ops", "--output", "json")
             done = ended.json()["operations"]
+            assert [one["action"] for one in done].count("deploy") == 1
             assert {one["who"] for one in done} == {f"slack:{made.ann.user} (ann)"}
             assert [one["action"] for one in done].count("restart") == 3
         finally:

@@ -22,8 +22,10 @@ from services.ops import asked as ops
 from services.ops import deciding
 from services.ops.deciding import Proposal
 from services.ops.operation import Operation
+from services.ops.performing import perform
 from services.quota import setting
 from services.slack.desk import answer, words
+from services.slack.desk import blocks as kit
 from services.slack.desk.answer import Answer
 from services.slack.desk.desk import Session
 from services.slack.desk.looks import chosen
@@ -275,12 +277,36 @@ async def reject(session: Session, meant: Proposal, why: str) -> Answer:
     return answer.done(f"{done.proposal.action} of {done.proposal.target} is rejected: {why}", session.actor)
 
 
-async def deploy(_session: Session, said: Said) -> Answer:
-    """A release is rolled out where the wheel lies: by a person at that machine."""
-    raise errors.Conflict(
-        f"expected somebody at the machine to roll {said.word(0)} out, because a release is a file there and the mirror is one of the "
-        "daemons that it replaces; a person can: systems deploy"
+async def deploy(session: Session, said: Said) -> Answer:
+    """A release that is there is rolled out; a wheel is brought by somebody who can see where it comes from."""
+    from services.ops import rollout  # noqa: PLC0415 (wheels and environments cost memory that few need)
+    from services.release import plan, wheel  # noqa: PLC0415
+
+    name = said.word(0)
+    if wheel.is_path(name):
+        raise errors.Conflict(
+            f"expected a release that `systems releases` lists, or installed, got: the file {name}; a person at the machine can bring "
+            "it: systems deploy WHEEL --reason TEXT"
+        )
+    action = rollout.action(
+        session.bus,
+        session.home,
+        session.registry,
+        rollout.known(session.home, name),
+        who=session.actor,
+        why=said.reason,
+        within=MIRROR,
+        watch=said.option("watch"),
+        again="again" in said.flags,
     )
+    if "plan" in said.flags:
+        lines = list(plan.lines(await action.plan()))
+        return Answer(text=lines[0], blocks=kit.mono(lines))
+    evidence = _evidence(await perform(session.bus, action, who=session.actor, why=said.reason))
+    left = [
+        f"for a person: {one['who']} still runs what it ran before; run: {one['command']}" for one in evidence["left"]
+    ]
+    return answer.done("\n".join([f"{evidence['release']} is rolled out", *left]), session.actor)
 
 
 ACTS: dict[str, Act] = {

@@ -135,7 +135,16 @@ _LISTED = (
     _act("resume", _OPERATE, "PROJECT/ROLE [REASON]", "Hand out a paused role's work again.", 1, 1, must=False),
     _act("restart", _OPERATE, "DAEMON REASON", "Drain, stop and start a daemon.", 1, 1),
     _act("reload", _OPERATE, "[REASON]", "Take the fleet file while the fleet runs.", must=False, flags=("exactly",)),
-    _act("deploy", _OPERATE, "VERSION REASON", "Roll another release out.", 1, 1, options=("decision",)),
+    _act(
+        "deploy",
+        _OPERATE,
+        "RELEASE|installed REASON [--plan] [--again] [--watch 2m]",
+        "Roll a release that is there out, one daemon after the other.",
+        1,
+        1,
+        options=("watch",),
+        flags=("plan", "again"),
+    ),
     _act(
         "redrive",
         _OPERATE,
