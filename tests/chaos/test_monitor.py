@@ -16,6 +16,7 @@ from bus.events.sweep import Finished, Trigger
 from bus.store import Recorded
 from services.monitor.status import Status
 from tests.chaos.fleet import Desk, Fleet
+from tests.chaos.story import LIMIT_S
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
@@ -77,7 +78,10 @@ async def test_daemons_that_die_stop_go_deaf_and_slow_are_told_apart(fleet: Flee
         assert [(e.stream, e.seq) for e in dead.evidence] == [("CONTROL", exited.seq)]
         await desk.control.until(lambda: events(desk, Kind.DAEMON_ENDED, ev.Opened))
         pid = await fleet.pid("agent_runner-1", other_than=pid)
-        # Blocked for a while: it works, and is slow.
+        # Blocked for a while: it works, and is slow. How its loop turns is looked at from its first beat on.
+        async with asyncio.timeout(LIMIT_S):
+            while pid not in {beat.pid for beat in await desk.bus.liveness.all()}:
+                await asyncio.sleep(0.05)
         os.kill(pid, signal.SIGSTOP)
         await asyncio.sleep(3.5)
         os.kill(pid, signal.SIGCONT)

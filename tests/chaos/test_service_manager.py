@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -30,28 +30,38 @@ def work(input):
 
 
 class Manager:
-    """systemd's side: hears everything, in order."""
+    """systemd's side: hears everything, in order, and at once: a socket holds no more than some messages."""
 
     def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(str(path))
-        self.socket.setblocking(False)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        self._heard: asyncio.Queue[str] = asyncio.Queue()
+        asyncio.get_running_loop().add_reader(self._socket, self._hear)
+
+    def _hear(self) -> None:
+        self._heard.put_nowait(self._socket.recv(4096).decode())
 
     async def until(self, condition: Callable[[str], bool]) -> list[str]:
         """What was heard up to and with the first message that fulfils a condition."""
         heard: list[str] = []
         async with asyncio.timeout(LIMIT_S):
             while not heard or not condition(heard[-1]):
-                heard.append((await asyncio.get_running_loop().sock_recv(self.socket, 4096)).decode())
+                heard.append(await self._heard.get())
         return heard
+
+    def close(self) -> None:
+        """Hear nothing more."""
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
+async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
     """A service manager that listens."""
     made = Manager(tmp_path / "notify")
     yield made
-    made.socket.close()
+    made.close()
 
 
 async def test_service_manager_hears_of_a_launcher_that_stands_still(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from bus.events.daemon import Exited, Started
 from bus.events.finding import Kind
 from bus.store import Recorded
 from tests.chaos.fleet import SYSTEMS, Desk, Fleet
+from tests.chaos.story import LIMIT_S
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
@@ -136,6 +138,9 @@ async def test_server_that_hangs_is_replaced(fleet: Fleet) -> None:
         os.kill(pids["nats-server"], signal.SIGSTOP)
         assert await fleet.pid("nats-server", other_than=pids["nats-server"])
         await desk.all_ended(ids)
+        async with asyncio.timeout(LIMIT_S):
+            while desk.bus.gate.closed:  # nobody could read the flags meanwhile
+                await desk.bus.gate.changed(1.0)
         after = await desk.ask("shop/coder", 1)
         await desk.story.event(after.id, "completed")
         assert {name: child.pid for name, child in (await fleet.children()).items() if name != "nats-server"} == {
