@@ -150,7 +150,7 @@ async def test_run_works_through_the_whole_trace(fleet: Fleet) -> None:
     assert "8,819 requested, 8,819 completed, 0 dead letters, 0 cancelled" in ended.out
     assert f"{sum(r.input_tokens for r in rows):,} input" in ended.out
     assert ended.out.rstrip().endswith("equal")
-    assert re.search(r"^\d\d:\d\d:\d\d (nominal|concern) \| \d of 4 daemons up \| ", ended.out, re.MULTILINE)
+    assert re.search(r"^\d\d:\d\d:\d\d (nominal|concern) \| \d of 5 daemons up \| ", ended.out, re.MULTILINE)
     await fleet.gone(limit_s=10)
 
 
