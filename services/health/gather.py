@@ -39,11 +39,25 @@ async def gather(bus: Bus, registry: Registry, *, findings: bool = True) -> Pane
     """
     now = datetime.now(UTC)
     unseen: list[str] = []
-    beats, facts, dead, switch, cards = await asyncio.gather(
-        bus.liveness.all(), _facts(bus, unseen), _dead_letters(bus), freezes.read(bus), bus.cards.waiting()
+    # Together: one that does not answer is waited for once, not once for each question.
+    (beats, facts, dead, switch, cards), (quota, trips, monitor, open_incidents) = await asyncio.gather(
+        asyncio.gather(
+            bus.liveness.all(), _facts(bus, unseen), _dead_letters(bus), freezes.read(bus), bus.cards.waiting()
+        ),
+        asyncio.gather(
+            _quota(bus, unseen),
+            bus.trips.all(),
+            _monitor(bus, unseen) if findings else _nothing(),
+            incidents.look(bus, now) if findings else _nothing(),
+        ),
     )
-    roles = await asyncio.gather(*(_role(bus, project, name, facts) for project, name in registry.roles))
-    daemons = await _daemons(bus, beats, now)
+    roles, daemons, tabled, guards, config = await asyncio.gather(
+        asyncio.gather(*(_role(bus, project, name, facts) for project, name in registry.roles)),
+        _daemons(bus, beats, now),
+        tables.look(bus, beats, now, unseen),
+        proofs.look(bus, armed=facts is not None and facts.lag == 0, trips=facts.trips if facts is not None else None),
+        drift.line(bus, registry, beats),
+    )
     oldest = facts.running[0] if facts is not None and facts.running else None
     panel = Panel(
         at=now,
@@ -56,25 +70,22 @@ async def gather(bus: Bus, registry: Registry, *, findings: bool = True) -> Pane
         oldest_in_flight=oldest.invocation if oldest else "",
         last_errors=_errors(facts),
         kill_switch=switch,
-        quota=await _quota(bus, unseen),
-        tables=await tables.look(bus, beats, now, unseen),
-        trips=tuple(
-            TripLine(key=key, scope=trip.scope, sentence=trip.sentence)
-            for key, trip in sorted((await bus.trips.all()).items())
-        ),
-        guards=await proofs.look(
-            bus,
-            armed=facts is not None and facts.lag == 0,
-            trips=facts.trips if facts is not None else None,
-        ),
-        monitor=await _monitor(bus, unseen) if findings else None,
-        incidents=await incidents.look(bus, now) if findings else (),
-        config=await drift.line(bus, registry, beats),
+        quota=quota,
+        tables=tabled,
+        trips=tuple(TripLine(key=key, scope=trip.scope, sentence=trip.sentence) for key, trip in sorted(trips.items())),
+        guards=guards,
+        monitor=monitor,
+        incidents=open_incidents or (),
+        config=config,
         cards=cards,
-        unseen=tuple(unseen),
+        unseen=tuple(sorted(unseen)),
     )
     verdict, reasons = judge(panel)
     return msgspec.structs.replace(panel, verdict=verdict, reasons=reasons)
+
+
+async def _nothing() -> None:
+    """What nobody asks for."""
 
 
 async def _warden(bus: Bus, subject: str, what: str, unseen: list[str]) -> bytes | None:
