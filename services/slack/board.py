@@ -106,13 +106,18 @@ def project_of(record: Recorded, board: Board) -> str:
     data = record.data
     if tokens[1] == "finding":
         known = board.findings.get(tokens[2])
-        subject = getattr(data, "subject", "") or (known.subject if known else "")
-        return subject.partition("/")[0] if "/" in subject else ""
+        return role_in(getattr(data, "subject", "") or (known.subject if known else "")).partition("/")[0]
     if tokens[1] == "quota":
         scope = tokens[2]
         return "" if scope in ("system", "tree") else scope.partition("_")[0]
     role = getattr(data, "role", "") or getattr(data, "target", "")
     return role.partition("/")[0] if isinstance(role, str) and "/" in role else getattr(data, "project", "")
+
+
+def role_in(subject: str) -> str:
+    """The role that a finding is about, from ``shop/coder`` or ``shop/coder e636eb7d11ef``; empty for none."""
+    role = subject.partition(" ")[0]
+    return role if role.count("/") == 1 else ""
 
 
 def role_of(record: Recorded, board: Board) -> str:
@@ -122,8 +127,7 @@ def role_of(record: Recorded, board: Board) -> str:
         return f"{tokens[1]}/{tokens[2]}"
     if tokens[1] == "finding":
         known = board.findings.get(tokens[2])
-        subject = getattr(record.data, "subject", "") or (known.subject if known else "")
-        return subject if subject.count("/") == 1 else ""
+        return role_in(getattr(record.data, "subject", "") or (known.subject if known else ""))
     role = getattr(record.data, "role", "")
     return role if isinstance(role, str) else ""
 

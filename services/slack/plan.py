@@ -19,7 +19,7 @@ from bus.events.finding import Severity
 from bus.store import CONTROL, INVOCATIONS, Recorded
 from services.fleet.slack import Rule, Slack, Thread
 from services.slack import incident_words, words
-from services.slack.board import Board, Finding, project_of, role_of, severity_of
+from services.slack.board import Board, Finding, project_of, role_in, role_of, severity_of
 from services.slack.message import Message
 from services.slack.notice import Notice, Place
 
@@ -179,7 +179,7 @@ def _finding(record: Recorded, kind: str, board: Board, fleet: Fleet, before: Fi
     if known.cause and not isinstance(record.data, finding.Changed):
         return  # what explains it is shown
     severity = known.severity
-    role = known.subject if known.subject.count("/") == 1 else ""
+    role = role_in(known.subject)
     seen = _channels(record, kind, (role.partition("/")[0], role), fleet, severity)
     place = Place.NEW if isinstance(record.data, finding.Opened) else Place.UPDATE
     message = words.found(known, closed=closed)

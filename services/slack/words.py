@@ -40,17 +40,8 @@ def of(record: Recorded, board: Board) -> Message:
             return found(known) if known else _any(record, tokens)
         case sweep.Finished():
             return _sweep(record.data)
-        case freeze.Frozen() as data:
-            lines = [("By", data.by), ("Mode", data.mode), ("Reason", data.reason)]
-            lines += [("Until", moment(data.until))] if data.until else []
-            return Message(icon=STOP, title="The fleet is frozen", lines=_said(lines), command="systems status")
-        case freeze.Thawed() as data:
-            bad = f"{data.written} writes got through while it was frozen" if data.written else "0"
-            return Message(
-                icon=STOP if data.written else DONE,
-                title=f"The fleet is thawed after {data.frozen_s:.0f} s",
-                lines=(("Writes after the freeze", bad),),
-            )
+        case freeze.Frozen() | freeze.Changed() | freeze.Missing() | freeze.Thawing() | freeze.Thawed():
+            return _freeze(record.data)
         case quota.Tripped() as data:
             return _generic(record, STOP, f"A spend cap is reached: {tokens[2]}", "systems quota")
         case loop.Tripped() as data:
@@ -63,6 +54,33 @@ def of(record: Recorded, board: Board) -> Message:
             return _generic(record, DONE if data.ok else WARN, "An action is done" if data.ok else "An action failed")
         case _:
             return _any(record, tokens)
+
+
+def _freeze(data: Any) -> Message:
+    """What happens to a freeze."""
+    match data:
+        case freeze.Frozen():
+            lines = [("By", data.by), ("Mode", data.mode), ("Reason", data.reason)]
+            lines += [("Until", moment(data.until))] if data.until else []
+            return Message(icon=STOP, title="The fleet is frozen", lines=_said(lines), command="systems status")
+        case freeze.Missing():
+            title = f"{len(data.instances)} daemons have not answered the freeze after {data.waited_s:g} s"
+            lines = [("Which", ", ".join(data.instances))]
+            return Message(icon=ICONS[Severity.ULTRA], title=title, lines=_said(lines), command="systems status")
+        case freeze.Thawed():
+            bad = f"{data.written} writes got through while it was frozen" if data.written else "none"
+            return Message(
+                icon=STOP if data.written else DONE,
+                title=f"The fleet is thawed after {data.frozen_s:.0f} s",
+                lines=(("Writes after the freeze", bad),),
+            )
+        case freeze.Changed():
+            lines = [("By", data.by), ("Mode", data.mode), ("Why", data.why)]
+            return Message(icon=STOP, title="The freeze is another one now", lines=_said(lines))
+        case _:
+            return Message(
+                icon=INFO, title="The fleet is thawing", lines=_said([("By", data.by), ("Reason", data.reason)])
+            )
 
 
 def found(known: Finding, *, closed: finding.Closed | None = None) -> Message:

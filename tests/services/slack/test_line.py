@@ -113,7 +113,7 @@ async def test_repeated_delivery(slack: FakeSlack) -> None:
 @pytest.mark.slow
 async def test_socket_comes_back(slack: FakeSlack) -> None:
     """A socket that is cut, refreshed by Slack, or silent without any error is replaced by another one."""
-    door = Door(slack, patience=1.0)
+    door = Door(slack, patience=1.5)
     async with door.reached():
         await door.until(State.UP)
         slack.sockets.drop()

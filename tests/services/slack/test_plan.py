@@ -71,6 +71,13 @@ def test_findings_go_to_their_project() -> None:
     assert (closed.channel, closed.place, closed.key) == ("#blog", Place.UPDATE, "finding:f1:1")
 
 
+def test_finding_about_errors_of_a_role() -> None:
+    """A finding about one error of a role belongs to the role, also for rules."""
+    rule = Rule(channel="#r", roles=("blog/writer",))
+    log = Log(Fleet(slack=Slack(channel="#fleet", rules=(rule,)), channels=_FLEET.channels))
+    assert channels(log.control("f1", opened("blog/writer e636eb7d11ef"))) == ["#blog", "#r"]
+
+
 def test_what_another_finding_explains_is_not_shown() -> None:
     """A finding with a cause is left to the one that explains it."""
     assert Log().control("f1", opened("blog/writer", cause="f0")) == ()
