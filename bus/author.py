@@ -28,7 +28,7 @@ class Author:
         clock: Clock | None = None,
         new_id: Callable[[], str] = id_makers.new_id,
     ) -> None:
-        #: ``/<daemon>/<boot id>`` or ``/operator/<name>``.
+        #: ``/<daemon>/<boot id>``, ``/operator/<name>`` or ``/slack/<user id>``.
         self.source = source
         self.actor = actor
         self.clock = clock or SystemClock()
