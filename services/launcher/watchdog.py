@@ -135,9 +135,11 @@ class Watchdog:
             log.warning("watchdog_hindered", name=child.name, pid=child.pid, error=str(exc), again_s=LOOK_S)
 
     async def _well(self, child: ChildStatus, signs: Signs) -> None:
-        reason = self._carded.pop(signs.boot_id, None)
+        reason = self._carded.get(signs.boot_id)
         if reason is not None:
             await self._bus.cards.close(self._seat(child), End.HEARD, signs.boot_id, only=reason)
+            # Only now: a server that does not answer must not leave a card that nobody closes.
+            del self._carded[signs.boot_id]
 
     async def _hung(self, child: ChildStatus, signs: Signs, hung: Hung) -> None:
         if signs.boot_id and await alive.ask(self._bus.connection, signs.boot_id, timeout=_ANSWER_S):
