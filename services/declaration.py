@@ -20,9 +20,10 @@ from bus.store import CONTROL, INVOCATIONS
 from bus.subjects import role_consumer
 from bus.topology import Topology
 from services.daemon import Bus
-from services.fleet import registry as registered
+from services.fleet import entries as registered
+from services.fleet.entries import FILE_KEY, AppliedFile
 from services.fleet.file import LoadedFleet
-from services.fleet.registry import FILE_KEY, AppliedFile, RegisteredRole, Registry
+from services.fleet.registry import RegisteredRole, Registry
 from services.fleet.spec import Role
 from services.warden.journal import declared
 

@@ -13,8 +13,7 @@ import msgspec
 from bus import artifacts, connection, gate, liveness, topology, wire
 from bus.server import Options
 from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS
-from services.fleet import file as fleet_file
-from services.fleet import spec
+from services.fleet import reading, spec
 from services.fleet.daemons import Restart
 from services.fleet.slack import Slack
 from services.requests import requests
@@ -99,7 +98,7 @@ def _bounds() -> list[Fact]:
         "output": f"Output over {_bytes(attempt.OUTPUT_LIMIT)} goes to the artifacts, which take up to {_bytes(artifacts.LIMIT)} each.",
         "child logs": f"Of each stream of an exec handler up to {_bytes(childlog.WHOLE_LIMIT)} are kept; beyond that the middle is dropped.",
         "exit codes": f"An exec handler's exit codes {', '.join(map(str, sorted(PERMANENT_EXITS)))} are permanent errors; others are tried again.",
-        "prompts": f"A prompt holds at most {_bytes(fleet_file.PROMPT_LIMIT)}.",
+        "prompts": f"A prompt holds at most {_bytes(reading.PROMPT_LIMIT)}.",
         "schedules": f"A due time that nobody handled within {_time(schedule.catch_up)}, unless its schedule says otherwise, is missed, "
         "and reported as missed; of several only the last is run.",
         "Slack": f"One channel gets {Slack().per_second:g} message a second and, when more than {Slack().burst} wait for it, those that are "

@@ -24,8 +24,9 @@ from services.daemon import Daemon, control_id, daemon
 from services.declaration import apply_fleet
 from services.drill.schedule import Rounds
 from services.fleet.daemons import RestartBy
+from services.fleet.entries import Settings
 from services.fleet.file import LoadedFleet, load
-from services.fleet.registry import Registry, Settings
+from services.fleet.registry import Registry
 from services.fleet.spec import Fleet
 from services.home import Home
 from services.incident.standby import Standby

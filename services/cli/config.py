@@ -29,8 +29,8 @@ from services.cli.session import Session, operator
 from services.config import changing, drift, history, tables
 from services.config.changing import ChangeSettings, Present
 from services.config.tables import Tables
+from services.fleet.entries import entries
 from services.fleet.file import FleetFileError, load
-from services.fleet.registry import entries
 from services.fleet.spec import Fleet
 from services.fleet.toml import dumps
 from services.ops import asked

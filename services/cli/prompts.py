@@ -9,7 +9,7 @@ from services.cli import output, revisions
 from services.cli.common import DEFAULTS, Common
 from services.cli.exits import Exit
 from services.cli.session import Session, operator
-from services.fleet.registry import prompt_key
+from services.fleet.entries import prompt_key
 
 app = App(
     name="prompts",

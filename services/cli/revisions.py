@@ -15,7 +15,7 @@ from services.cli.session import Session
 from services.config import history, tables
 from services.config.history import Revision
 from services.daemon import Bus
-from services.fleet.registry import fault, provenance
+from services.fleet.entries import fault, provenance
 from services.ops.operation import No
 from services.ops.performing import perform
 

@@ -13,7 +13,7 @@ from services.cli import output, revisions
 from services.cli.common import DEFAULTS, Common
 from services.cli.exits import Exit
 from services.cli.session import Session, operator
-from services.fleet.registry import role_key
+from services.fleet.entries import role_key
 from services.roles import RoleView, Work, work_cells
 
 app = App(

@@ -16,8 +16,9 @@ from bus.events.topology import Change
 from services.config import tables
 from services.config.tables import Tables
 from services.daemon import Bus
+from services.fleet.entries import changes, entries, provenance
 from services.fleet.file import from_tables
-from services.fleet.registry import Registry, changes, entries, provenance
+from services.fleet.registry import Registry
 from services.ops.operation import No
 
 

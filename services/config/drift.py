@@ -21,8 +21,9 @@ from bus.plan import Step
 from services.config import tables
 from services.daemon import Bus
 from services.declaration import compare
+from services.fleet.entries import entries
 from services.fleet.file import LoadedFleet, load
-from services.fleet.registry import Registry, entries
+from services.fleet.registry import Registry
 from services.ops.reload import standing_fault
 
 #: Seconds that a daemon has to say that it runs with a new revision.

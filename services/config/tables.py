@@ -11,7 +11,7 @@ import msgspec
 
 from bus import errors
 from bus.events.topology import Change
-from services.fleet.registry import FILE_KEY
+from services.fleet.entries import FILE_KEY
 from services.fleet.slack import AT_START as SLACK_AT_START
 from services.fleet.spec import SANDBOX, Fleet
 

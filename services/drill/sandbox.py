@@ -27,7 +27,8 @@ from bus.trips import Trips
 from services.daemon import Bus, control_id
 from services.dead_letters import DeadLetters, Filter
 from services.drill.witness import Witness, of_guards, of_project
-from services.fleet.registry import Registry, project_key, role_key
+from services.fleet.entries import project_key, role_key
+from services.fleet.registry import Registry
 from services.fleet.spec import SANDBOX, Project, Role
 from services.home import Home
 from services.launcher.main import child_environment

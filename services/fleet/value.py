@@ -13,7 +13,8 @@ import msgspec
 
 from bus import errors
 from services.fleet import checks
-from services.fleet.file import PROMPT_LIMIT, Problem, faults_of
+from services.fleet.file import faults_of
+from services.fleet.reading import PROMPT_LIMIT, Problem
 
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ from bus.events.sweep import Finished
 from bus.liveness import BEAT_S, Heartbeat
 from bus.store import CONTROL, Recorded
 from services.daemon import Bus, control_id
-from services.fleet.registry import FILE_KEY, MONITOR_KEY, AppliedFile
+from services.fleet.entries import FILE_KEY, MONITOR_KEY, AppliedFile
 from services.fleet.spec import Monitor
 from services.health.daemons import STUCK_S
 from services.home import SYSTEMS

@@ -10,7 +10,7 @@ from bus.store import CONTROL
 from bus.topology import Topology
 from services.daemon import Bus
 from services.declaration import Difference, carry_out, refuse_frozen
-from services.fleet import registry as registered
+from services.fleet import entries as registered
 from services.ops.operation import No
 from services.ops.performing import perform
 

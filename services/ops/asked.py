@@ -10,7 +10,8 @@ from pathlib import Path
 from bus import errors
 from bus.errors import BadAsk
 from services.daemon import Bus
-from services.fleet.registry import AppliedFile, Registry
+from services.fleet.entries import AppliedFile
+from services.fleet.registry import Registry
 from services.home import Home
 from services.launcher import control
 from services.launcher.main import STOP_MARGIN_S

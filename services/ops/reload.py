@@ -12,9 +12,9 @@ from bus.store import CONTROL
 from services.config import tables
 from services.daemon import Bus
 from services.declaration import Difference, carry_out, compare, exactly, of_file, present_values
-from services.fleet import registry as registered
+from services.fleet import entries as registered
+from services.fleet.entries import FILE_KEY
 from services.fleet.file import FleetFileError, LoadedFleet, load
-from services.fleet.registry import FILE_KEY
 from services.ops.operation import No
 from services.warden.journal import control_id
 

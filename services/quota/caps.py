@@ -18,7 +18,8 @@ import msgspec
 
 from bus import trips
 from bus.spend import USD, Calendar, Key, Limit, scope_text, scope_token, tree_token
-from services.fleet.registry import CapOverride, Registry
+from services.fleet.entries import CapOverride
+from services.fleet.registry import Registry
 from services.fleet.spec import Cap, Window
 
 _MICROS = 1_000_000

@@ -17,7 +17,8 @@ from bus.spend import scope_text
 from bus.subjects import check_name
 from services.daemon import Bus
 from services.fleet import durations
-from services.fleet.registry import CapOverride, Registry, caps_key
+from services.fleet.entries import CapOverride, caps_key
+from services.fleet.registry import Registry
 from services.fleet.spec import Unit, Window
 from services.guards.settings import amount
 from services.quota import caps

@@ -18,7 +18,8 @@ from bus.events import registry as ev
 from bus.ids import key_id
 from bus.store import CONTROL
 from services.daemon import Bus
-from services.fleet.registry import OPERATION, WHO, WHY, RegisteredRole, Registry
+from services.fleet.entries import OPERATION, WHO, WHY
+from services.fleet.registry import RegisteredRole, Registry
 
 log = structlog.get_logger()
 

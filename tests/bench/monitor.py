@@ -27,7 +27,8 @@ from bus.ids import new_id
 from services.app.parts import calm_collector
 from services.app.warden import start_warden
 from services.daemon import Daemon, open_bus
-from services.fleet.registry import Registry, publish, role_key
+from services.fleet.entries import publish, role_key
+from services.fleet.registry import Registry
 from services.fleet.spec import FunctionHandler, Role
 from services.warden import journal
 from services.warden.facts import Facts

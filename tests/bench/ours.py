@@ -14,7 +14,8 @@ from services import logs
 from services.app.agent_runner import start_runner
 from services.app.parts import calm_collector, requests_of
 from services.daemon import Bus, daemon, open_bus
-from services.fleet.registry import Registry, publish, role_key
+from services.fleet.entries import publish, role_key
+from services.fleet.registry import Registry
 from services.fleet.spec import Cap, FunctionHandler, Role, Window
 from services.requests.requests import Ask
 from tests.bench import handlers

@@ -21,7 +21,8 @@ from bus.server import EmbeddedServer, Options
 from bus.store import INVOCATIONS
 from services.app.parts import requests_of
 from services.daemon import Bus, open_bus
-from services.fleet.registry import RegisteredRole, Registry, publish
+from services.fleet.entries import publish
+from services.fleet.registry import RegisteredRole, Registry
 from services.requests.requests import Requests
 from tests.bench import ours
 from tests.bench.leg import Found, Task

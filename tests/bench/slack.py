@@ -18,7 +18,7 @@ from bus.events.invocation import DeathReason
 from bus.ids import new_id
 from bus.store import INVOCATIONS
 from bus.subjects import Ref
-from services.fleet.registry import SLACK_KEY, project_key, publish
+from services.fleet.entries import SLACK_KEY, project_key, publish
 from services.fleet.slack import Slack
 from services.fleet.spec import Project
 from services.home import Home

@@ -27,7 +27,8 @@ from bus.server import EmbeddedServer
 from bus.store import CONTROL, INVOCATIONS
 from bus.subjects import Ref
 from services.daemon import Bus, open_bus
-from services.fleet.registry import SLACK_KEY, Registry, project_key, publish
+from services.fleet.entries import SLACK_KEY, project_key, publish
+from services.fleet.registry import Registry
 from services.fleet.slack import Rule, Slack, Thread
 from services.fleet.spec import Project
 from services.home import Home

@@ -24,7 +24,8 @@ from bus.store import CONTROL, DEAD_LETTERS
 from services.app.agent_runner import start_runner
 from services.app.warden import start_warden
 from services.daemon import Bus, Daemon, open_bus
-from services.fleet.registry import Registry, publish, role_key
+from services.fleet.entries import publish, role_key
+from services.fleet.registry import Registry
 from services.fleet.spec import FunctionHandler, Role
 from services.requests.requests import Accepted, Ask, Requests
 from services.runner.runner import Runner

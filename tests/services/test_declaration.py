@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from services.declaration import exactly, of_file
+from services.fleet.entries import FILE_KEY
 from services.fleet.file import LoadedFleet, load
-from services.fleet.registry import FILE_KEY
 
 FILE = """
 [prompts.tone]

@@ -17,7 +17,7 @@ from bus.events.invocation import Usage
 from bus.flags import REAL
 from projections.past import NoSuchPast, past
 from services import freezes
-from services.fleet.registry import QUOTA_KEY
+from services.fleet.entries import QUOTA_KEY
 from services.fleet.spec import Cap, Price, Quota, Unit, Window
 from services.guards import pauses
 from services.health.daemons import State

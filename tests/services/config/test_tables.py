@@ -10,8 +10,8 @@ import pytest
 from bus import errors
 from bus.events.topology import Change
 from services.config import changing, tables
+from services.fleet.entries import entries
 from services.fleet.file import FleetFileError, load
-from services.fleet.registry import entries
 from services.fleet.toml import dumps
 
 EXAMPLE = Path(__file__).parents[3] / "infra" / "example" / "fleet.toml"

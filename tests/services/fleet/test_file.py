@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.fleet import file
+from services.fleet import reading
 from services.fleet.daemons import Restart
 from services.fleet.file import FleetFileError, load
 from services.fleet.spec import Backoff, ExecHandler, Overlap, Projector, Prompt, Schedule, Server
@@ -316,7 +316,7 @@ def test_file_with_one_fault_is_one_sentence(tmp_path: Path, text: str | bytes, 
     (tmp_path / "rules.txt").write_text("x")
     (tmp_path / "empty.txt").touch()
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
-    (tmp_path / "large.txt").write_bytes(b"x" * (file.PROMPT_LIMIT + 1))
+    (tmp_path / "large.txt").write_bytes(b"x" * (reading.PROMPT_LIMIT + 1))
     assert faults(tmp_path, text) == [fault]
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from services.fleet import file
 from services.fleet.duty import Person, Step
-from services.fleet.registry import Registry, entries, fault
+from services.fleet.entries import entries, fault
+from services.fleet.registry import Registry
 
 _GOOD = """
 [people.ann]

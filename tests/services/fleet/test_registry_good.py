@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from services.fleet.registry import Registry, role_key
+from services.fleet.entries import role_key
+from services.fleet.registry import Registry
 from services.fleet.spec import FunctionHandler, Role
 from tests.services.rig import Rig, until
 

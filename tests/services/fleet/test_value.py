@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from services.fleet import value
-from services.fleet.file import PROMPT_LIMIT
-from services.fleet.registry import fault
+from services.fleet.entries import fault
+from services.fleet.reading import PROMPT_LIMIT
 from services.fleet.spec import FunctionHandler, Role
 
 GOOD = msgspec.json.encode(Role(handler=FunctionHandler(target="a:b"), prompt="rules"))

@@ -16,7 +16,7 @@ from bus.events.finding import Kind, Severity
 from bus.store import Recorded
 from bus.subjects import Ref
 from services.fleet.duty import Escalation, Incidents, Person, Step
-from services.fleet.registry import ESCALATION_KEY, INCIDENTS_KEY, PEOPLE_KEY, project_key
+from services.fleet.entries import ESCALATION_KEY, INCIDENTS_KEY, PEOPLE_KEY, project_key
 from services.fleet.spec import Project
 from services.incident import commands as ask
 from services.incident.decision import IncidentRefused

@@ -16,7 +16,7 @@ from bus.events.invocation import Usage
 from bus.events.loop import Cleared, LoopReason, Tripped
 from bus.invocation import Limits, Redrive
 from bus.subjects import Ref
-from services.fleet.registry import LOOP_KEY, QUOTA_KEY
+from services.fleet.entries import LOOP_KEY, QUOTA_KEY
 from services.fleet.spec import LoopLimits, Price, Quota
 from services.quota import prices
 from services.runner.handler import FollowUp, Result

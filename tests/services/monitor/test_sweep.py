@@ -16,7 +16,7 @@ from bus.events.finding import Kind, Severity
 from bus.events.sweep import Finished, Trigger, Verdict
 from bus.ids import key_id
 from bus.store import Recorded
-from services.fleet.registry import MONITOR_KEY
+from services.fleet.entries import MONITOR_KEY
 from services.fleet.spec import Monitor
 from services.monitor.finding import Finding
 from services.monitor.finding import opened as opened_event

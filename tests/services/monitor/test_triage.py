@@ -11,7 +11,7 @@ from bus import plan
 from bus.events import finding as ev
 from bus.events.invocation import Requested
 from bus.events.sweep import Finished
-from services.fleet.registry import MONITOR_KEY
+from services.fleet.entries import MONITOR_KEY
 from services.fleet.spec import LlmHandler, Monitor, Role
 from services.monitor import triage
 from services.warden import journal

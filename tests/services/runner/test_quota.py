@@ -13,7 +13,7 @@ from bus import plan
 from bus.events import invocation as ev
 from bus.events.invocation import Usage
 from bus.refusal import Reason
-from services.fleet.registry import QUOTA_KEY
+from services.fleet.entries import QUOTA_KEY
 from services.fleet.spec import Cap, ExecHandler, Price, Quota, Role, TraceHandler, Unit, Window
 from services.runner.failure import HandlerError
 from services.runner.handler import Result

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from bus.bucket import Bucket
-from services.fleet.registry import role_key
+from services.fleet.entries import role_key
 from tests.services.rig import Rig, until
 
 

@@ -15,7 +15,8 @@ from bus.events.finding import Kind, Severity
 from bus.ids import new_id
 from bus.store import CONTROL, Recorded
 from bus.subjects import Ref
-from services.fleet.registry import SLACK_KEY, Registry, project_key
+from services.fleet.entries import SLACK_KEY, project_key
+from services.fleet.registry import Registry
 from services.fleet.slack import Slack
 from services.fleet.spec import Project
 from services.slack import app as slack_app

@@ -14,7 +14,8 @@ from bus.events.finding import CloseReason, Severity
 from bus.events.invocation import DeathReason
 from bus.server import EmbeddedServer
 from services.app.slack_mirror import start_mirror
-from services.fleet.registry import SLACK_KEY, Registry
+from services.fleet.entries import SLACK_KEY
+from services.fleet.registry import Registry
 from services.fleet.slack import Rule, Slack
 from services.slack.channel import WAITING
 from services.slack.mirror import Mirror

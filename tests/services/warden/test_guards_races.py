@@ -16,7 +16,7 @@ from bus.invocation import Cancel, Claim, Limits, Sweep
 from bus.liveness import Liveness
 from bus.store import Recorded
 from bus.subjects import Ref
-from services.fleet.registry import role_key
+from services.fleet.entries import role_key
 from services.warden import sweeper as sweeper_module
 from services.warden.graves import Graves, copy_of, fitting
 from services.warden.sweeper import Sweeper

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from bus.events import registry as ev
-from services.fleet.registry import role_key
+from services.fleet.entries import role_key
 from services.fleet.spec import FunctionHandler, Role
 from tests.services.rig import Rig, until
 

@@ -14,7 +14,7 @@ from bus.events.invocation import Requested
 from bus.events.schedule import Missed, MissReason
 from bus.invocation import Cancel, Limits
 from bus.subjects import Ref
-from services.fleet.registry import role_key
+from services.fleet.entries import role_key
 from services.fleet.spec import Overlap, Schedule
 from tests.services.rig import Rig
 

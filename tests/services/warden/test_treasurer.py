@@ -16,7 +16,7 @@ from bus.refusal import Reason
 from bus.spend import BASE
 from bus.store import CONTROL, Recorded
 from bus.subjects import Ref
-from services.fleet.registry import caps_key
+from services.fleet.entries import caps_key
 from services.fleet.spec import Cap, Role, TraceHandler, Window
 from services.quota import drift
 from services.quota.lines import QuotaLine

@@ -12,7 +12,7 @@ import msgspec
 from bus.context import Context
 from bus.events import desk as ev
 from bus.store import Recorded
-from services.fleet.registry import SLACK_KEY
+from services.fleet.entries import SLACK_KEY
 from services.fleet.slack import Mode, Permissions, Slack
 from services.slack import app as slack_app
 from services.slack import desk
