@@ -7,7 +7,6 @@ times to the millisecond, long cells on one line. Columns of one name get number
 from __future__ import annotations
 
 import base64
-import csv
 import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -20,6 +19,7 @@ import pyarrow as pa
 
 from projections.mistakes import QueryTooLarge
 from projections.query import Answer
+from projections.separated import separated
 
 _JSON = msgspec.json.Encoder(decimal_format="number", enc_hook=str)
 #: Significant digits of a number in a table of text.
@@ -77,14 +77,11 @@ def _arrow(table: pa.Table) -> bytes:
 
 
 def _csv(table: pa.Table) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.column_names)
-    writer.writerows(
+    values = (
         ["" if value is None else exact if isinstance(exact := plain(value), str) else _compact(exact) for value in row]
         for row in rows(table)
     )
-    return text.getvalue().encode()
+    return separated([table.column_names, *values]).encode()
 
 
 def _json(answer: Answer) -> bytes:

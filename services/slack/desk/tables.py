@@ -5,8 +5,6 @@ Rows come as JSON, so that the mirror needs neither Arrow nor DuckDB.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from typing import Any
 
@@ -15,6 +13,7 @@ from nats import errors as driver
 
 from bus import errors
 from bus.errors import BadAsk
+from projections.separated import separated
 from services.projector import remote
 from services.projector.remote import Rows
 from services.slack.desk import answer, words
@@ -98,15 +97,12 @@ def cell(value: Any) -> str:
 
 def as_csv(found: Rows) -> bytes:
     """Rows for a spreadsheet, with every digit. Pure."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.name for column in found.columns])
-    for row in found.rows:
-        values = (row[column.name] for column in found.columns)
-        writer.writerow(
-            ["" if value is None else value if isinstance(value, str) else _exact(value) for value in values]
-        )
-    return text.getvalue().encode()
+    columns = [column.name for column in found.columns]
+    values = (
+        ["" if (value := row[name]) is None else value if isinstance(value, str) else _exact(value) for name in columns]
+        for row in found.rows
+    )
+    return separated([columns, *values]).encode()
 
 
 def _exact(value: Any) -> str:
