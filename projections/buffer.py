@@ -1,27 +1,42 @@
-"""Messages on their way from the readers into the primary: bounded, so that readers wait when DuckDB is slower than the bus."""
+"""Messages on their way from the readers into the primary: bounded, so that readers wait when DuckDB is slower than the bus.
+
+They become rows of the log as soon as there are enough of them, in pieces of one size: small ones cost Arrow and DuckDB more for
+each row than decoding itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections.abc import Mapping
+
+import pyarrow as pa
 
 from bus.wire import Delivery
+from projections.database import Position
+from projections.decode import decode
 
-#: Messages of one transaction: larger ones gain little and make everything behind them wait.
-BATCH = 24_000
+#: Rows that a transaction waits for. It has a fixed price of some 50 ms; much larger ones make everything behind them wait.
+BATCH = 32_000
+#: Messages that are decoded in one piece: the event loop waits as long.
+CHUNK = 4_000
 #: Messages and bytes that may wait.
 MOST = 40_000
 MOST_BYTES = 64 * 1024 * 1024
 
 
 class Buffer:
-    """Messages of all streams, oldest first, each stream's in order."""
+    """What was read of all streams, each in order."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[str, list[Delivery], int]] = deque()
+    def __init__(self, eras: Mapping[str, str]) -> None:
+        """Nothing; `eras` says when each stream was made."""
+        self._eras = eras
         self._changed = asyncio.Condition()
+        #: By stream: messages that are no rows yet, fewer than a chunk.
+        self._raw: dict[str, list[Delivery]] = {}
+        self._rows: list[pa.Table] = []
+        self._positions: dict[str, Position] = {}
         self._bytes = 0
-        #: Messages that wait.
+        #: Messages that wait, decoded or not.
         self.count = 0
 
     async def put(self, stream: str, deliveries: list[Delivery]) -> None:
@@ -30,9 +45,14 @@ class Buffer:
         async with self._changed:
             while self.count >= MOST or self._bytes >= MOST_BYTES:
                 await self._changed.wait()
-            self._waiting.append((stream, deliveries, size))
+            waiting = self._raw.setdefault(stream, [])
+            waiting += deliveries
+            last = deliveries[-1]
+            self._positions[stream] = Position(last.seq, last.stored_ns // 1000, self._eras[stream])
             self.count += len(deliveries)
             self._bytes += size
+            if len(waiting) >= CHUNK:
+                self._decode(stream)
             self._changed.notify_all()
 
     async def wait(self, count: int = 1, timeout: float | None = None) -> None:
@@ -44,16 +64,17 @@ class Buffer:
         except TimeoutError:
             return
 
-    async def take(self) -> dict[str, list[Delivery]]:
-        """What makes the next transaction, by stream; empty when nothing waits."""
-        found: dict[str, list[Delivery]] = {}
-        count = 0
+    async def take(self) -> tuple[pa.Table, dict[str, Position]]:
+        """All that waits as rows of the log, and where they lead. There must be something."""
         async with self._changed:
-            while self._waiting and count < BATCH:
-                stream, deliveries, size = self._waiting.popleft()
-                found.setdefault(stream, []).extend(deliveries)
-                count += len(deliveries)
-                self._bytes -= size
-            self.count -= count
+            for stream in list(self._raw):
+                self._decode(stream)
+            taken = pa.concat_tables(self._rows), self._positions
+            self._rows, self._positions = [], {}
+            self.count = self._bytes = 0
             self._changed.notify_all()
-        return found
+            return taken
+
+    def _decode(self, stream: str) -> None:
+        deliveries = self._raw.pop(stream)
+        self._rows += [decode(stream, deliveries[at : at + CHUNK]) for at in range(0, len(deliveries), CHUNK)]

@@ -119,7 +119,22 @@ class Database:
         Raises:
             PrimaryLocked, PrimaryDamaged, NoRoom: see :mod:`projections.faults`.
         """
-        await self._submit(lambda: self._open(made, check=check))
+        await self._submit(lambda: self._open(made, self._settings, check=check))
+
+    async def reopen(self, threads: int | None = None) -> None:
+        """Close the file and open it again, with another number of threads; None for that of the settings.
+
+        Raises:
+            PrimaryLocked, PrimaryDamaged, NoRoom: see :mod:`projections.faults`.
+        """
+        # Its configuration is locked from the moment when it is open, so that no query changes it.
+        wide = msgspec.structs.replace(self._settings, threads=threads or self._settings.threads)
+
+        def work() -> None:
+            self._close()
+            self._open(self.made, wide, check=False)
+
+        await self._submit(work)
 
     async def told(self) -> None:
         """Remember that it was said on the bus that the tables are new."""
@@ -228,14 +243,14 @@ class Database:
                 raise
             raise fault from exc
 
-    def _open(self, made: Made, *, check: bool) -> None:
+    def _open(self, made: Made, settings: Settings, *, check: bool) -> None:
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         spill = self.file.with_suffix(".spill")
         shutil.rmtree(spill, ignore_errors=True)  # of a process that was killed
         connection = duckdb.connect(
             config={
-                "memory_limit": f"{self._settings.memory_mb}MB",
-                "threads": self._settings.threads,
+                "memory_limit": f"{settings.memory_mb}MB",
+                "threads": settings.threads,
                 "temp_directory": str(spill),
                 "max_temp_directory_size": f"{SPILL_MB}MB",
                 # By whole file copies, which tolerate no checkpoint meanwhile: see the module's text.
@@ -269,7 +284,7 @@ class Database:
             raise faults.translate(exc, self.file) or faults.PrimaryDamaged(
                 f"expected {self.file} to be a whole database, got: {exc}"
             ) from exc
-        query.confine(connection, [self.file.absolute().parents[1] / name for name in self._settings.folders])
+        query.confine(connection, [self.file.absolute().parents[1] / name for name in settings.folders])
         self._connection = connection
         self._spare = connection.cursor()
 

@@ -7,6 +7,8 @@
     DEAD_LETTERS │                                              │ changed
     ADVISORIES  ─┘                                              └──> Snapshot: fleet.duckdb, at a pace
 
+The slower the tables are, the more rows have come meanwhile and the larger is the next batch, which costs less for each row.
+
 Where it stands is in the file, so an end at any moment repeats nothing and skips nothing. What is wrong with the file is met
 in one way: everything is dropped, the file opened again or made anew, and the streams read on from what it says.
 """
@@ -30,11 +32,9 @@ from bus.events import projection as ev
 from bus.follower import Follower
 from bus.ids import key_id
 from bus.store import Store
-from bus.wire import Delivery
 from projections import faults, reject, snapshot, streams
-from projections.buffer import BATCH, Buffer
+from projections.buffer import BATCH, CHUNK, Buffer
 from projections.database import VERSION, Database, Position, Settings
-from projections.decode import decode
 from projections.goal import Goal
 from projections.log import STREAMS
 from projections.primary import FORMER, Files, Primary
@@ -46,8 +46,6 @@ log = structlog.get_logger()
 
 #: Seconds from the end of a transaction to the next one that does not fill a batch: a transaction costs the same for 1 event.
 LINGER_S = 0.1
-#: Messages that are decoded in one piece: the event loop waits as long.
-CHUNK = 4_000
 #: Messages that may be on their way from the server, and bytes that one pull brings.
 CAPACITY = 20_000
 PULL_BYTES = 16 * 1024 * 1024
@@ -103,7 +101,7 @@ class Projector:
         self._followers: dict[str, Follower] = {}
         #: When each stream was made.
         self._eras: dict[str, str] = {}
-        self._buffer = Buffer()
+        self._buffer = Buffer(self._eras)
         self._changed = asyncio.Event()
         self._copying = asyncio.Lock()
         self._state = State.STARTING
@@ -242,7 +240,7 @@ class Projector:
         self._goal.clear()
         if building:
             await self._goal.set()
-        self._buffer = Buffer()
+        self._buffer = Buffer(self._eras)
         self._changed = asyncio.Event()
         self._changed.set()
         work = [self._write(), self._publish(), self._renewed(), *(self._read(stream) for stream in STREAMS)]
@@ -274,49 +272,24 @@ class Projector:
             max_bytes=max(PULL_BYTES, 2 * self._connection.nc.max_payload),
             on_begin=begin,
         )
-        async for batch in follower.batches(CAPACITY // 4):
+        async for batch in follower.batches(CHUNK):
             await self._buffer.put(stream, batch)
             # What lies ready is taken without waiting: others have their turn in between.
             await asyncio.sleep(0)
 
     async def _write(self) -> None:
-        """Apply what was read, one transaction after the other; the next one is made ready meanwhile."""
+        """Apply what was read, one transaction after the other; readers and the decoder make the next one ready meanwhile."""
         loop = asyncio.get_running_loop()
         ended = float("-inf")
-        applying: asyncio.Task[None] | None = None
-        try:
-            while True:
-                if applying is not None and not self._buffer.count:
-                    await applying
-                    ended, applying = loop.time(), None
-                if applying is None:
-                    await self._reach()
-                    await self._buffer.wait(1, _LOOK_S if self._goal else None)
-                    if not self._buffer.count:
-                        await self._goal.look_again()
-                        continue
-                    await self._buffer.wait(BATCH, max(0.0, ended + self._options.linger_s - loop.time()))
-                rows, positions = await self._decoded(await self._buffer.take())
-                if applying is not None:
-                    await applying
-                    ended = loop.time()
-                applying = asyncio.create_task(self._apply(rows, positions))
-        finally:
-            if applying is not None:
-                applying.cancel()
-                await asyncio.gather(applying, return_exceptions=True)
-
-    async def _decoded(self, taken: dict[str, list[Delivery]]) -> tuple[pa.Table, dict[str, Position]]:
-        """Messages as rows, and where they lead."""
-        tables: list[pa.Table] = []
-        positions: dict[str, Position] = {}
-        for stream, deliveries in taken.items():
-            for start in range(0, len(deliveries), CHUNK):
-                tables.append(decode(stream, deliveries[start : start + CHUNK]))
-                await asyncio.sleep(0)
-            last = deliveries[-1]
-            positions[stream] = Position(last.seq, last.stored_ns // 1000, self._eras[stream])
-        return pa.concat_tables(tables), positions
+        while True:
+            await self._reach()
+            await self._buffer.wait(1, _LOOK_S if self._goal else None)
+            if not self._buffer.count:
+                await self._goal.look_again()
+                continue
+            await self._buffer.wait(BATCH, max(0.0, ended + self._options.linger_s - loop.time()))
+            await self._apply(*await self._buffer.take())
+            ended = loop.time()
 
     async def _apply(self, rows: pa.Table, positions: dict[str, Position]) -> None:
         """One transaction."""

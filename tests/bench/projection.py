@@ -27,9 +27,9 @@ from bus.follower import Follower
 from bus.ids import new_id
 from bus.store import INVOCATIONS
 from bus.subjects import Ref
-from projections import rebuild
+from projections import history, rebuild
 from projections.archive import manifest, segment
-from projections.database import VERSION, Database, Made, Settings
+from projections.database import VERSION, Database, Made
 from projections.primary import Files
 from projections.projector import CAPACITY, PULL_BYTES, Options, Projector
 from services.app.parts import calm_collector, share_interpreter
@@ -263,10 +263,10 @@ async def _rebuilt(projector: Projector, home: Path) -> tuple[float, float, int]
         return time.perf_counter() - begun, last, sum(one.size for one in found)
 
     checked, count, size = await asyncio.to_thread(write)
-    again = Database(home / "again" / "primary.duckdb", Settings(memory_mb=256))
+    again = Database(home / "again" / "primary.duckdb")
     await again.open(Made(version=VERSION, made_at=datetime.now(UTC)))
     begun = time.perf_counter()
-    rows = await again.run(lambda connection: rebuild.restore(connection, home, eras))
+    await rebuild.Archived(home, projector._connection, history.Cold(home)).restore(again)
     folded = time.perf_counter() - begun
     await again.end()
-    return count / checked, rows / folded, size
+    return count / checked, count / folded, size
