@@ -20,16 +20,15 @@ CREATE OR REPLACE MACRO moment() AS make_timestamp(epoch_us(now()));
 CREATE OR REPLACE MACRO seconds_since(past) AS (epoch_us(moment()) - epoch_us(past)) / 1e6;
 -- A model's price at a moment: under its own name, or under its name without a date. `book` is hot.price_book's map.
 CREATE OR REPLACE MACRO undated(model) AS regexp_replace(model, '[-@](\d{4}-\d{2}-\d{2}|\d{8}|latest)$', '');
-CREATE OR REPLACE MACRO price_at(book, model, at_) AS coalesce(
-    list_filter(book[model], lambda p: p.since <= at_ AND at_ < p.until)[1],
-    list_filter(book[undated(model)], lambda p: p.since <= at_ AND at_ < p.until)[1]
-);
--- What a use costs in millionths of a US dollar, rounded up; NULL when nobody had named a price.
-CREATE OR REPLACE MACRO cost_micros(input_tokens, output_tokens, price) AS CASE
+CREATE OR REPLACE MACRO price_at(book, model, at_) AS
+    list_filter(list_concat(book[model], book[undated(model)]), lambda p: p.since <= at_ AND at_ < p.until)[1];
+-- What a use costs in millionths of a US dollar, rounded up; NULL when nobody had named a price. A macro's text takes the place of
+-- its name each time that it is named: the price is looked up in one place, or planning takes longer than the answer.
+CREATE OR REPLACE MACRO cost_micros(input_tokens, output_tokens, price) AS list_transform([price], lambda p: CASE
     WHEN input_tokens <= 0 AND output_tokens <= 0 THEN 0
-    WHEN price IS NOT NULL THEN CAST(least(ceil(
-        CAST(greatest(input_tokens, 0) AS DECIMAL(20, 0)) * price.input_usd
-        + CAST(greatest(output_tokens, 0) AS DECIMAL(20, 0)) * price.output_usd
+    WHEN p IS NOT NULL THEN CAST(least(ceil(
+        CAST(greatest(input_tokens, 0) AS DECIMAL(20, 0)) * p.input_usd
+        + CAST(greatest(output_tokens, 0) AS DECIMAL(20, 0)) * p.output_usd
     ), 9223372036854775807) AS BIGINT)
-END;
+END)[1];
 CREATE OR REPLACE MACRO usd(micros) AS CAST(micros AS DECIMAL(19, 0)) * 0.000001;
