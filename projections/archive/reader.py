@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bus import errors, store
@@ -70,11 +71,11 @@ def batches(
     for segment in archived.segments:
         try:
             for part in pq.ParquetFile(archived.root / segment.key).iter_batches(_ROWS, columns=_COLUMNS):
-                wanted = pa.compute.greater_equal(part["stored_at"], naive)
-                wanted = pa.compute.and_(wanted, pa.compute.less(part["seq"], pa.scalar(first, pa.uint64())))
+                wanted = pc.greater_equal(part["stored_at"], naive)
+                wanted = pc.and_(wanted, pc.less(part["seq"], pa.scalar(first, pa.uint64())))
                 if events:
-                    chosen = pa.compute.is_in(part["event"], value_set=pa.array(sorted(events)))
-                    wanted = pa.compute.and_(wanted, chosen)
+                    chosen = pc.is_in(part["event"], value_set=pa.array(sorted(events)))
+                    wanted = pc.and_(wanted, chosen)
                 rows = part.filter(wanted)
                 columns = (rows["seq"], rows["subject"], rows["stored_at"], rows["raw"])
                 yield [_record(*row) for row in zip(*(column.to_pylist() for column in columns), strict=True)]

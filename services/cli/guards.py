@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -10,7 +11,6 @@ from cyclopts import App, Parameter
 
 from bus.events.invocation import Usage
 from bus.spend import Calendar
-from bus.store import INVOCATIONS
 from services.cli import output
 from services.cli.common import DEFAULTS, Common
 from services.cli.exits import Exit, UsageError
@@ -68,7 +68,7 @@ async def backtest(
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
     common: Common = DEFAULTS,
 ) -> int:
-    """Replay recorded history through the guards with other limits: what would have tripped, saved and stopped.
+    """Replay recorded history, archive and stream, through the guards with other limits: what would have tripped, saved and stopped.
 
     Args:
         since: From so long ago, such as 30d, or an RFC 3339 time.
@@ -120,10 +120,10 @@ async def _replay(session: Session, settings: tuple[str, ...], first: datetime, 
         return prices.cost(usage, registry.quota.prices) or 0
 
     test = Backtest(wanted, Calendar(registry.quota.time_zone), price)
-    async for record in session.bus.store.read(INVOCATIONS, "inv.>"):
-        if record.stored_at > last:
-            break
-        if record.stored_at >= first:
+    async with aclosing(session.since(first)) as records:
+        async for record in records:
+            if record.stored_at > last:
+                break
             test.take(record)
     return test
 

@@ -11,7 +11,7 @@ import msgspec
 from bus.events import quota as ev
 from bus.events.invocation import Usage
 from bus.spend import USD, Calendar
-from bus.store import CONTROL, INVOCATIONS
+from bus.store import CONTROL
 from services.cli import output
 from services.cli.common import DEFAULTS, Common
 from services.cli.exits import Exit, UsageError
@@ -27,7 +27,7 @@ from services.quota import prices as pricing
 async def command(
     *, prices: Path | None = None, since: str = "30d", reason: str = "", common: Common = DEFAULTS
 ) -> int:
-    """Compute spend again from the log: what it comes to, which refusals were wrong, which calls would have been refused.
+    """Compute spend again from archive and stream: what it comes to, which refusals were wrong, which calls would have been refused.
 
     Args:
         prices: A TOML file with a table of prices by model, as under [quota.prices]; the registered prices if left out.
@@ -45,7 +45,7 @@ async def command(
             async for record in session.bus.store.read(CONTROL, "ctl.quota.*.tripped")
             if record.data is not None and record.stored_at >= first
         ]
-        records = [r async for r in session.bus.store.read(INVOCATIONS, "inv.>") if r.stored_at >= first]
+        records = [record async for record in session.since(first)]
         money = {
             (cover.scope, cover.unit, cover.window): cover.cap
             for cover in caps.all_covers(registry, now)

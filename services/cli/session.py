@@ -9,8 +9,9 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -20,8 +21,9 @@ from bus.author import Author
 from bus.events.invocation import Requested, Scheduled
 from bus.store import INVOCATIONS, Recorded
 from bus.subjects import Ref
-from services import credentials
+from services import archive, credentials
 from services.archive import Archive
+from services.cli import output
 from services.cli.common import Where
 from services.cli.exits import UsageError
 from services.daemon import Bus, open_bus
@@ -90,6 +92,16 @@ class Session:
         if records and _begins(records[0].data):
             return records
         return [*(await self.archived()).history(ref), *records]
+
+    async def since(self, moment: datetime) -> AsyncGenerator[Recorded, None]:
+        """All records of invocations from a moment on; see :func:`services.archive.since`. What is missing is told on stderr."""
+        async with aclosing(archive.since(self.bus, self.home.archive, moment, _missing)) as records:
+            async for record in records:
+                yield record
+
+
+def _missing(why: str) -> None:
+    output.note(f"systems: some of that time is missing: {why}")
 
 
 def _begins(data: Any) -> bool:

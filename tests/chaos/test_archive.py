@@ -59,6 +59,9 @@ async def test_history_that_left_the_stream_is_shown_proven_and_folded_anew(flee
         why = await fleet.systems("why", parent, "--output", "json")
         assert why.status == 0, why.err
         assert [child["role"] for child in why.json()["tree"]["children"]] == ["tester"]
+        replayed = await fleet.systems("guards", "backtest", "--output", "json")
+        assert replayed.status == 0, replayed.err or replayed.out
+        assert replayed.json()["events"] == up_to + 3
         proven = await fleet.systems("archive", "verify", "--output", "json")
         assert (proven.status, proven.json()["whole"]) == (0, True), proven.out
         files = (await fleet.systems("archive", "ls", "--output", "json")).json()["files"]
