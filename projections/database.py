@@ -105,6 +105,10 @@ class Database:
         #: Never runs anything itself: cursors for queries are made from it, whatever the worker does meanwhile.
         self._spare: duckdb.DuckDBPyConnection | None = None
         self._handing_out = threading.Lock()
+        #: The file as bytes, open for as long as DuckDB has it: when a process closes any descriptor of a file, all its locks on
+        #: that file are gone, and with DuckDB's the next process could write into it.
+        self._bytes: int | None = None
+        self._copying = threading.Lock()
         #: What was handed out and is still used.
         self._sessions: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
         self.made = Made(version="", made_at=datetime.min.replace(tzinfo=UTC))
@@ -204,6 +208,18 @@ class Database:
         session.execute(f"USE {CATALOG}")
         return session
 
+    @contextmanager
+    def bytes(self) -> Iterator[int]:
+        """The open file's descriptor, to be read by position and never closed; the file is not closed meanwhile.
+
+        Raises:
+            PrimaryInvalidated: the file is being opened again, or closed.
+        """
+        with self._copying:
+            if self._bytes is None:
+                raise faults.PrimaryInvalidated(f"expected {self.file} to be open, got: it is not just now; ask again")
+            yield self._bytes
+
     @staticmethod
     @contextmanager
     def batch(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> Iterator[None]:
@@ -287,6 +303,7 @@ class Database:
         query.confine(connection, [self.file.absolute().parents[1] / name for name in settings.folders])
         self._connection = connection
         self._spare = connection.cursor()
+        self._bytes = os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
 
     def _close(self) -> None:
         connection, spare = self._connection, self._spare
@@ -305,8 +322,12 @@ class Database:
                 except duckdb.ResourceInUseException:
                     pass
                 else:
-                    return
+                    break
             time.sleep(_BUSY_S)
+        with self._copying:
+            if self._bytes is not None:
+                os.close(self._bytes)
+                self._bytes = None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from bus.connection import Connection
 from projections import fold, history
 from projections.archive import manifest, register, segment
 from projections.archive.manifest import Segment
-from projections.database import Database, Position, transaction, write_positions
+from projections.database import Database, Position, Settings, transaction, write_positions
 from projections.log import LOG, STREAMS
+from projections.primary import Files, Primary
 from projections.quoting import quoted
 
 log = structlog.get_logger()
@@ -110,6 +112,34 @@ def restore(
         rows += one.rows
     finish(connection, home, eras)
     return rows
+
+
+async def offline(files: Files, home: Path, why: str, now: Callable[[], datetime]) -> int:
+    """New tables from the archive alone, while no projector runs: events folded. The next projector goes on from there.
+
+    They lie beside the present ones, which nobody can open meanwhile, until a projector has seen that they have caught up.
+
+    Args:
+        files: the primary's.
+        home: where archive and cold files are.
+        why: for the event that the projector writes then.
+        now: the clock.
+
+    Raises:
+        PrimaryLocked: a projector runs.
+        NoRoom: the disk is full.
+    """
+    found = manifest.scan(home / "archive").segments if (home / "archive").is_dir() else []
+    # Of a stream that was made anew the last life counts; should it be another by now, the projector begins anew.
+    eras = {one.stream: one.created for one in sorted(found, key=lambda one: one.last_at)}
+    primary = Primary(files, Settings(), now)
+    try:
+        await primary.open()
+        await primary.renew(why)
+        await primary.database.reopen(os.cpu_count())
+        return await primary.database.run(partial(restore, home=home, eras=eras, cold=history.Cold(home)))
+    finally:
+        await primary.close()
 
 
 def _left(connection: duckdb.DuckDBPyConnection, home: Path, eras: Mapping[str, str]) -> list[Segment]:

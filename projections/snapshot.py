@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +30,8 @@ LEAST_S = 2.0
 SHARE = 0.05
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CHUNK = 64 * 1024 * 1024
+#: Bytes that go through this process's memory at a time, where the kernel cannot copy.
+_PIECE = 4 * 1024 * 1024
 _LAG = "INSERT INTO projection_lag BY NAME SELECT $2 AS stream, $3 AS seq, $4 AS head, $5 AS behind, $6 AS seconds, make_timestamp($1) AS stored_at, $7 AS seen_at"
 
 
@@ -64,7 +65,7 @@ async def publish(
         return number
 
     number = await database.run(work)
-    size = await asyncio.to_thread(_copy, database.file, file)
+    size = await asyncio.to_thread(_copy, database, file)
     return Snapshot(number=number, published_at=now, took_s=loop.time() - began, bytes=size)
 
 
@@ -94,14 +95,14 @@ def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None)
 
 
-def _copy(source: Path, target: Path) -> int:
-    """Replace `target` by a copy of `source`: its size."""
+def _copy(source: Database, target: Path) -> int:
+    """Replace `target` by a copy of the primary: its size."""
     draft = target.with_name(f".{target.name}.draft")
     try:
-        with source.open("rb") as read, draft.open("wb") as write:
+        with source.bytes() as read, draft.open("wb") as write:
             os.fchmod(write.fileno(), 0o600)
-            _copy_bytes(read.fileno(), write.fileno())
-            size = write.tell() or os.fstat(write.fileno()).st_size
+            _copy_bytes(read, write.fileno())
+            size = os.fstat(write.fileno()).st_size
         draft.replace(target)
         # Of somebody who opened the copy to write and left: it belongs to a file that is gone, and nobody could open this one.
         wal(target).unlink(missing_ok=True)
@@ -110,7 +111,7 @@ def _copy(source: Path, target: Path) -> int:
             draft.unlink(missing_ok=True)
         if exc.errno in _NO_ROOM:
             raise faults.NoRoom(
-                f"expected room for a copy of {source} at {target}, got: {exc.strerror}; free some, publishing goes on by itself"
+                f"expected room for a copy of {source.file} at {target}, got: {exc.strerror}; free some, publishing goes on by itself"
             ) from exc
         raise
     return size
@@ -118,21 +119,19 @@ def _copy(source: Path, target: Path) -> int:
 
 def _copy_bytes(read: int, write: int) -> None:
     """All bytes, in the kernel where it can: on a file system that shares blocks that takes no time and no room."""
-    left = os.fstat(read).st_size
-    copy = getattr(os, "copy_file_range", None)
-    try:
-        while copy is not None and left > 0:
-            count = copy(read, write, min(left, _CHUNK))
-            if count == 0:
-                return
-            left -= count
-    except OSError as exc:
-        if exc.errno in _NO_ROOM:
-            raise
-        os.lseek(read, 0, os.SEEK_SET)
-        os.lseek(write, 0, os.SEEK_SET)
-        os.ftruncate(write, 0)
-        copy = None
-    if copy is None:
-        with os.fdopen(os.dup(read), "rb") as source, os.fdopen(os.dup(write), "wb") as target:
-            shutil.copyfileobj(source, target, _CHUNK)
+    size, at = os.fstat(read).st_size, 0
+    in_kernel = hasattr(os, "copy_file_range")
+    while at < size:
+        try:
+            if in_kernel:
+                count = os.copy_file_range(read, write, min(size - at, _CHUNK), at, at)
+            else:
+                count = os.pwrite(write, os.pread(read, min(size - at, _PIECE), at), at)
+        except OSError as exc:
+            if exc.errno in _NO_ROOM or not in_kernel:
+                raise
+            in_kernel = False  # this file system cannot
+            continue
+        if count == 0:
+            return
+        at += count

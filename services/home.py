@@ -82,6 +82,8 @@ class Home:
         self.queries = self.path / "queries"
         #: Versions of this program, each in an environment of its own.
         self.releases = self.path / "releases"
+        #: Which other folder of named queries the fleet file names.
+        self.queries_file = self.run / "queries.path"
         self.server_file = self.path / SERVER_FILE
         self.lock_file = self.run / "launcher.lock"
         self.launcher_file = self.run / "launcher.json"
@@ -95,6 +97,17 @@ class Home:
         """The release whose environment a process runs in, by its ``sys.prefix``; empty for an installation elsewhere."""
         folder = Path(prefix)
         return folder.parent.name if folder.parent.parent == self.releases else ""
+
+    @property
+    def query_folders(self) -> tuple[Path, ...]:
+        """Where named queries of this fleet's own people are: in the home, and where the fleet file said at the last start."""
+        named = self.queries_file.read_text(encoding="utf-8") if self.queries_file.exists() else ""
+        return (self.queries, Path(named)) if named else (self.queries,)
+
+    def remember_queries(self, folder: Path | None) -> None:
+        """Write down the folder of named queries that the fleet file names, for whoever asks while nothing runs."""
+        self.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.queries_file.write_text(str(folder.absolute()) if folder is not None else "", encoding="utf-8")
 
     @property
     def socket(self) -> Path:

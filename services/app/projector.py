@@ -83,8 +83,10 @@ async def start_projector(
     running.teardown.push("last copy", projector.finish)
     service = await status.serve(bus, projector, archiving.endpoints(archiver, projector))
     running.teardown.push("status", service.close)
-    folders = (home.queries, queries) if queries is not None else (home.queries,)
-    asked = answers.Answers(bus, Queries(projector.cursor, bounded(memory_mb)), folders, answers.lag_of(projector))
+    home.remember_queries(queries)
+    asked = answers.Answers(
+        bus, Queries(projector.cursor, bounded(memory_mb)), home.query_folders, answers.lag_of(projector)
+    )
     await asked.open()
     running.teardown.push("answers", asked.close)
     watch_ring(running)

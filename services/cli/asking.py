@@ -64,7 +64,7 @@ async def answer(where: Where, asked: Asked, at: str = "") -> Answer:
         why = "the projector does not answer" if away else "no NATS server answers"
         if not asked.sql and not asked.name:
             output.note(f"systems: {why}; these are the queries of this installation and of {home.path}")
-            return answers.listed(named.load([named.FOLDER, home.queries]))
+            return answers.listed(named.load([named.FOLDER, *home.query_folders]))
         file = home.tables
         # Another server's tables are not this home's.
         if where.server is not None or where.context is not None or not file.exists():
@@ -131,7 +131,7 @@ def local(queries: Queries, asked: Asked, home: Home) -> Answer:
     ask = Ask(sql=asked.sql, parameters=asked.parameters, limit=asked.limit, timeout_s=asked.timeout_s)
     if asked.sql:
         return queries.run(ask)
-    known = named.load([named.FOLDER, home.queries])
+    known = named.load([named.FOLDER, *home.query_folders])
     if not asked.name:
         return answers.listed(known)
     return queries.run_named(named.find(known, asked.name), asked.parameters, ask)

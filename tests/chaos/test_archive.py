@@ -74,6 +74,9 @@ async def test_history_that_left_the_stream_is_shown_proven_and_folded_anew(flee
         assert {f["stream"] for f in files} >= {"INVOCATIONS", "CONTROL"}
         before = await counted(fleet)
         assert sum(row["n"] for row in before) == 3
+        locked = await fleet.systems("rebuild", "--reason", "to see", "--offline")
+        assert locked.status != 0, locked.out + locked.err
+        assert "to be the projector's alone" in locked.err
         rebuilt = await fleet.systems("rebuild", "--reason", "to see", "--wait")
         assert rebuilt.status == 0, rebuilt.err
         assert await counted(fleet) == before

@@ -100,6 +100,19 @@ async def test_copy_is_open_to_readers_and_writers_of_their_own(stand: Stand) ->
             assert old.execute("SELECT number FROM snapshot").fetchall() == before
 
 
+async def test_primary_stays_locked_while_copies_are_made(stand: Stand) -> None:
+    """After copies were published, another process is still refused the primary: two that write into it would ruin it."""
+    async with stand.running() as projector:
+        await stand.invocations(1)
+        await until(lambda: projector.published is not None)
+        await stand.invocations(1)
+        await until(lambda: projector.published is not None and projector.published.number > 1)
+        attempt = f"import duckdb; duckdb.connect({str(stand.files.primary)!r})"
+        other = await asyncio.create_subprocess_exec(sys.executable, "-c", attempt, stderr=asyncio.subprocess.PIPE)
+        _, err = await other.communicate()
+        assert (other.returncode, b"Could not set lock" in err) == (1, True), err
+
+
 @pytest.mark.slow
 async def test_stream_that_was_made_anew_is_never_merged(stand: Stand) -> None:
     """A stream that is deleted and made anew under a running projector leaves nothing of the old one in the tables; one event says so."""
