@@ -14,6 +14,8 @@ import pyarrow as pa
 from bus.wire import Delivery
 from projections.database import Position
 from projections.decode import decode
+from projections.log import LOG
+from projections.partition import Partition
 
 #: Rows that a transaction waits for. It has a fixed price of some 50 ms; much larger ones make everything behind them wait.
 BATCH = 32_000
@@ -27,9 +29,15 @@ MOST_BYTES = 64 * 1024 * 1024
 class Buffer:
     """What was read of all streams, each in order."""
 
-    def __init__(self, eras: Mapping[str, str]) -> None:
-        """Nothing; `eras` says when each stream was made."""
+    def __init__(self, eras: Mapping[str, str], partition: Partition = Partition()) -> None:  # noqa: B008 (frozen)
+        """Nothing yet.
+
+        Args:
+            eras: when each stream was made.
+            partition: whose messages become rows; those of others move the position all the same.
+        """
         self._eras = eras
+        self._partition = partition
         self._changed = asyncio.Condition()
         #: By stream: messages that are no rows yet, fewer than a chunk.
         self._raw: dict[str, list[Delivery]] = {}
@@ -41,12 +49,13 @@ class Buffer:
 
     async def put(self, stream: str, deliveries: list[Delivery]) -> None:
         """Add messages of a stream, when there is room."""
-        size = sum([len(delivery.data) for delivery in deliveries])
+        own = self._partition.own(stream, deliveries)
+        size = sum([len(delivery.data) for delivery in own])
         async with self._changed:
             while self.count >= MOST or self._bytes >= MOST_BYTES:
                 await self._changed.wait()
             waiting = self._raw.setdefault(stream, [])
-            waiting += deliveries
+            waiting += own
             last = deliveries[-1]
             self._positions[stream] = Position(last.seq, last.stored_ns // 1000, self._eras[stream])
             self.count += len(deliveries)
@@ -69,7 +78,7 @@ class Buffer:
         async with self._changed:
             for stream in list(self._raw):
                 self._decode(stream)
-            taken = pa.concat_tables(self._rows), self._positions
+            taken = pa.concat_tables(self._rows or [LOG.empty_table()]), self._positions
             self._rows, self._positions = [], {}
             self.count = self._bytes = 0
             self._changed.notify_all()

@@ -55,9 +55,10 @@ SPILL_MB = 2048
 THREADS = max(1, min(4, (os.cpu_count() or 2) - 1))
 
 
-_POSITIONS = package_files("projections").joinpath("schema", "positions.sql").read_text(encoding="utf-8")
+#: What tables say of themselves: statements beside those of the fold.
+POSITIONS = package_files("projections").joinpath("schema", "positions.sql").read_text(encoding="utf-8")
 #: Names what a file holds: one of another version is made anew, beside it.
-VERSION = hashlib.sha256(f"{fold.VERSION}{_POSITIONS}".encode()).hexdigest()[:12]
+VERSION = hashlib.sha256(f"{fold.VERSION}{POSITIONS}".encode()).hexdigest()[:12]
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -282,7 +283,7 @@ class Database:
             if not _tables(connection):
                 with transaction(connection):
                     fold.create(connection)
-                    connection.execute(_POSITIONS)
+                    connection.execute(POSITIONS)
                     row = [
                         made.version,
                         made.made_at.astimezone(UTC).replace(tzinfo=None),

@@ -37,6 +37,7 @@ from projections.buffer import BATCH, CHUNK, Buffer
 from projections.database import VERSION, Database, Position, Settings
 from projections.goal import Goal
 from projections.log import STREAMS
+from projections.partition import Partition
 from projections.primary import FORMER, Files, Primary
 from projections.snapshot import Pace
 from projections.standing import Lag, Snapshot, State, Status
@@ -80,6 +81,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings = Settings()
     pace: Pace = Pace()
     linger_s: float = LINGER_S
+    #: Which of several projectors this is.
+    partition: Partition = Partition()
 
 
 class _Renewed(Exception):
@@ -101,7 +104,7 @@ class Projector:
         self._followers: dict[str, Follower] = {}
         #: When each stream was made.
         self._eras: dict[str, str] = {}
-        self._buffer = Buffer(self._eras)
+        self._buffer = Buffer(self._eras, options.partition)
         self._changed = asyncio.Event()
         self._copying = asyncio.Lock()
         self._state = State.STARTING
@@ -240,7 +243,7 @@ class Projector:
         self._goal.clear()
         if building:
             await self._goal.set()
-        self._buffer = Buffer(self._eras)
+        self._buffer = Buffer(self._eras, self._options.partition)
         self._changed = asyncio.Event()
         self._changed.set()
         work = [self._write(), self._publish(), self._renewed(), *(self._read(stream) for stream in STREAMS)]

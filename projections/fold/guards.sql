@@ -1,9 +1,10 @@
 -- reads: freeze.*, quota.tripped, quota.reset, loop.*, guard.*, drill.*
-INSERT INTO hot.trips (guard, scope, key, reason, tripped_at, until, stream, seq, actor)
+INSERT INTO hot.trips (guard, scope, key, project, reason, tripped_at, until, stream, seq, actor)
 SELECT
     CASE noun WHEN 'freeze' THEN 'kill_switch' WHEN 'guard' THEN 'pause' ELSE noun END,
     CASE noun WHEN 'freeze' THEN 'system' WHEN 'loop' THEN 'tree ' || key WHEN 'quota' THEN split_part(said(raw, 'key'), '.', 1) ELSE said(raw, 'role') END,
     CASE noun WHEN 'quota' THEN said(raw, 'key') WHEN 'guard' THEN said(raw, 'role') ELSE key END,
+    project,
     CASE
         WHEN noun = 'quota' THEN said(raw, 'used') || ' of ' || said(raw, 'cap') || ' used of ' || said(raw, 'key')
         WHEN noun = 'loop' THEN reason || ': ' || said(raw, 'count') || ', allowed are ' || said(raw, 'limit')

@@ -3,6 +3,7 @@ CREATE TABLE IF NOT EXISTS hot.trips (
     guard VARCHAR NOT NULL,
     scope VARCHAR NOT NULL,
     key VARCHAR NOT NULL,
+    project VARCHAR,
     reason VARCHAR,
     tripped_at TIMESTAMP NOT NULL,
     until TIMESTAMP,
@@ -17,6 +18,7 @@ COMMENT ON TABLE hot.trips IS 'Trips that stand until something clears them: the
 COMMENT ON COLUMN hot.trips.guard IS 'kill_switch, quota, loop or pause';
 COMMENT ON COLUMN hot.trips.scope IS 'What it covers: system, a counter, tree <root id>, or project/role';
 COMMENT ON COLUMN hot.trips.key IS 'What its clearing names: the freeze, the counter, the root, the role';
+COMMENT ON COLUMN hot.trips.project IS 'Project whose role tripped it; NULL where it concerns no role alone';
 COMMENT ON COLUMN hot.trips.reason IS 'Why it tripped';
 COMMENT ON COLUMN hot.trips.tripped_at IS 'When that was stored';
 COMMENT ON COLUMN hot.trips.until IS 'When it ends by itself; NULL when somebody has to end it';

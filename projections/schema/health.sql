@@ -15,13 +15,13 @@ found AS (
         CASE WHEN count(t.seq) > 0 THEN 'concern' ELSE 'nominal' END, count(t.seq),
         string_agg(t.scope || ': ' || t.reason, '; ' ORDER BY t.seq), min(t.tripped_at), 'CONTROL', min(t.seq)
     FROM (VALUES ('quota'), ('loop'), ('pause')) AS g (guard)
-    LEFT JOIN (SELECT * FROM hot.trips WHERE cleared_seq IS NULL AND (until IS NULL OR until > moment())) AS t USING (guard)
+    LEFT JOIN (SELECT * FROM hot.trips WHERE cleared_seq IS NULL AND (until IS NULL OR until > moment()) AND NOT drilled(project)) AS t USING (guard)
     GROUP BY guard
     UNION ALL
     SELECT
         'dead letters', CASE WHEN count(*) > 0 THEN 'concern' ELSE 'nominal' END, count(*),
         'the oldest is ' || arg_min(project || '/' || role || ' ' || id || ' (' || reason || ')', died_seq), min(died_at), 'INVOCATIONS', min(died_seq)
-    FROM dead_letters WHERE resolution IS NULL
+    FROM dead_letters WHERE resolution IS NULL AND NOT drilled(project)
     UNION ALL
     SELECT
         'daemons',

@@ -32,3 +32,5 @@ CREATE OR REPLACE MACRO cost_micros(input_tokens, output_tokens, price) AS list_
     ), 9223372036854775807) AS BIGINT)
 END)[1];
 CREATE OR REPLACE MACRO usd(micros) AS CAST(micros AS DECIMAL(19, 0)) * 0.000001;
+-- Whether a project is that of the drills, whose work is made to fail: what it leaves behind waits for nobody.
+CREATE OR REPLACE MACRO drilled(project) AS coalesce(project = 'drill', false);

@@ -90,14 +90,14 @@ CREATE OR REPLACE VIEW guard_trips AS
 SELECT * FROM hot.trips
 UNION ALL BY NAME
 SELECT
-    'poison' AS guard, project || '/' || role AS scope, id AS key,
+    'poison' AS guard, project || '/' || role AS scope, id AS key, project,
     reason || CASE WHEN error_kind IS NULL THEN '' ELSE ': ' || error_kind || ': ' || error_message END AS reason,
     died_at AS tripped_at, 'INVOCATIONS' AS stream, died_seq AS seq,
     resolved_at AS cleared_at, resolution AS cleared_by, resolved_seq AS cleared_seq
 FROM dead_letters WHERE died_at IS NOT NULL
 UNION ALL BY NAME
 SELECT
-    'sweep' AS guard, project || '/' || role AS scope, id AS key, reason, ended_at AS tripped_at, 'INVOCATIONS' AS stream, ended_seq AS seq,
+    'sweep' AS guard, project || '/' || role AS scope, id AS key, project, reason, ended_at AS tripped_at, 'INVOCATIONS' AS stream, ended_seq AS seq,
     ended_at AS cleared_at, 'swept' AS cleared_by, ended_seq AS cleared_seq
 FROM hot.all_claims WHERE outcome = 'swept';
 COMMENT ON VIEW guard_trips IS 'Each time that a guard acted: kill switch, quota, loop, pause, sweep, poison';

@@ -300,6 +300,7 @@ class Oracle:
             "guard": guard_,
             "scope": scope,
             "key": key,
+            "project": _project_of(record.data),
             "reason": reason,
             "tripped_at": plain(record.stored_at),
             "until": plain(until),
@@ -348,6 +349,13 @@ class Oracle:
 def _rounded(micros: float) -> int:
     """Half a microsecond goes away from zero, as SQL rounds."""
     return int(Decimal(min(max(micros, -1e15), 1e15)).to_integral_value(ROUND_HALF_UP))
+
+
+def _project_of(data: Any) -> str | None:
+    """The project that an event on CONTROL names, alone or in front of a role."""
+    project: str | None = getattr(data, "project", None)
+    role = getattr(data, "role", None)
+    return project if project is not None or not isinstance(role, str) or "/" not in role else role.partition("/")[0]
 
 
 def _no_death(seq: int) -> Row:

@@ -37,7 +37,7 @@ def tables() -> duckdb.DuckDBPyConnection:
     fold.create(connection)
     # A claim that stands is as old as the moment that views look from.
     connection.execute("CREATE OR REPLACE MACRO moment() AS TIMESTAMP '2026-11-25 12:00:00'")
-    connection.execute(database._POSITIONS)
+    connection.execute(database.POSITIONS)
     connection.execute("INSERT INTO hot.made VALUES ('v', ?, '', '', true)", [datetime(2026, 11, 25)])  # noqa: DTZ001 (as tables have it)
     return connection
 

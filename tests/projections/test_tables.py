@@ -23,6 +23,7 @@ from bus.store import CONTROL, INVOCATIONS
 from bus.subjects import Ref
 from projections import fold
 from projections.log import LOG
+from services.fleet.spec import SANDBOX
 from tests.projections.histories import Stream
 from tests.projections.test_fold import take
 
@@ -280,6 +281,16 @@ def test_health(told: Told) -> None:
     told(("r5", freeze.Thawed(frozen_s=1)))
     assert told.health("kill switch") == ("nominal", 0)
     assert told.ask("SELECT guard, cleared_by FROM guard_trips") == [("kill_switch", "thawed")]
+
+
+def test_what_a_drill_leaves_behind_concerns_nobody(told: Told) -> None:
+    """A run tree that was stopped in the drills' project is a trip and no concern; one of a fleet's own project is both."""
+    trip = loop.Tripped(reason=loop.LoopReason.DEPTH, count=9, limit=8, role=f"{SANDBOX}/loop_a", invocation="d")
+    told(("d", trip))
+    assert told.health("run trees") == ("nominal", 0)
+    assert told.ask("SELECT guard, key, project FROM guard_trips") == [("loop", "d", SANDBOX)]
+    told(("e", msgspec.structs.replace(trip, role="shop/coder", invocation="e")))
+    assert told.health("run trees") == ("concern", 1)
 
 
 def test_every_view_answers(told: Told) -> None:
