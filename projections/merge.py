@@ -6,6 +6,7 @@ says. Takes about 0.2 s for each million rows that are hot, and reads nothing bu
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def merge(sources: Sequence[Path], target: Path) -> None:
     """
     draft = target.with_name(f".{target.name}.draft")
     draft.unlink(missing_ok=True)
-    with duckdb.connect() as connection:
+    spill = target.with_name(f".{target.name}.spill")
+    with duckdb.connect(config={"temp_directory": str(spill)}) as connection:
         try:
             connection.execute(f"ATTACH {quoted(draft)} AS merged (STORAGE_VERSION '{STORAGE_VERSION}')")
             parts = [_attach(connection, number, source) for number, source in enumerate(sources)]
@@ -62,6 +64,7 @@ def merge(sources: Sequence[Path], target: Path) -> None:
         finally:
             connection.execute("USE memory")
     draft.replace(target)
+    shutil.rmtree(spill, ignore_errors=True)
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, number: int, source: Path) -> str:

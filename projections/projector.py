@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Protocol
 
 import duckdb
@@ -32,7 +31,7 @@ from bus.events import projection as ev
 from bus.follower import Follower
 from bus.ids import key_id
 from bus.store import Store
-from projections import faults, reject, snapshot, streams
+from projections import faults, reject, snapshot, stalls, streams
 from projections.buffer import BATCH, CHUNK, Buffer
 from projections.database import VERSION, Database, Position, Settings
 from projections.goal import Goal
@@ -40,6 +39,7 @@ from projections.log import STREAMS
 from projections.partition import Partition
 from projections.primary import FORMER, Files, Primary
 from projections.snapshot import Pace
+from projections.stalls import Stalls
 from projections.standing import Lag, Snapshot, State, Status
 from projections.streams import AnotherHistory
 
@@ -52,10 +52,6 @@ CAPACITY = 20_000
 PULL_BYTES = 16 * 1024 * 1024
 #: Seconds until something that does not work is tried again, at first and at most.
 _AGAIN_S, _AGAIN_MOST_S = 0.25, 5.0
-#: What may stand still.
-_READING, _PUBLISHING = "reading", "publishing"
-#: Bytes that must fit on the disk before a full one is tried again.
-_PROBE = 4 * 1024 * 1024
 #: Seconds without news after which new tables look again what they are to reach.
 _LOOK_S = 1.0
 
@@ -108,8 +104,7 @@ class Projector:
         self._changed = asyncio.Event()
         self._copying = asyncio.Lock()
         self._state = State.STARTING
-        #: What stands still -> (why, loop time since when).
-        self._stalls: dict[str, tuple[str, float]] = {}
+        self._stalls = Stalls(store, author, options.seat)
         #: What new tables must reach; empty when they have.
         self._goal = Goal(connection)
         #: Set, and replaced by another, whenever rows were applied or the tables are other ones.
@@ -138,10 +133,10 @@ class Projector:
                 try:
                     await self._cycle()
                 except faults.NoRoom as exc:
-                    await self._stall(_READING, str(exc))
-                    await self._room()
+                    await self._stalls.begin(stalls.READING, str(exc))
+                    await stalls.room(self._options.files.folder)
                 except (faults.PrimaryLocked, errors.ServerError) as exc:
-                    await self._stall(_READING, str(exc))
+                    await self._stalls.begin(stalls.READING, str(exc))
                     await asyncio.sleep(pause)
                 except errors.BusUnreachable as exc:
                     log.warning("projector_waits", error=str(exc))
@@ -217,7 +212,7 @@ class Projector:
         """
         return Status(
             state=State.STALLED if self._stalls else self._state,
-            problem="; ".join(why for why, _ in self._stalls.values()),
+            problem=self._stalls.why,
             lags=await self._lags(),
             version=VERSION,
             published=self.published,
@@ -306,7 +301,7 @@ class Projector:
         self.positions = self.positions | positions
         self.applied += rows.num_rows
         self._last_at = self._author.now()
-        await self._resume(_READING)
+        await self._stalls.end(stalls.READING)
         self._changed.set()
         self._move()
 
@@ -369,12 +364,12 @@ class Projector:
                 after = loop.time() + _AGAIN_S
                 self._changed.set()
             except faults.NoRoom as exc:
-                await self._stall(_PUBLISHING, str(exc))
+                await self._stalls.begin(stalls.PUBLISHING, str(exc))
                 after = loop.time() + self._options.pace.least_s
                 self._changed.set()
             else:
                 after = began + self._period_s
-                await self._resume(_PUBLISHING)
+                await self._stalls.end(stalls.PUBLISHING)
 
     async def _copy(self) -> None:
         """Publish once; one copy at a time."""
@@ -391,40 +386,3 @@ class Projector:
                 now=self._author.now(),
             )
         self._period_s = self._options.pace.period(self.published.took_s)
-
-    async def _stall(self, what: str, why: str) -> None:
-        """Say what is in the way, once."""
-        known = self._stalls.get(what)
-        self._stalls[what] = (why, known[1] if known is not None else asyncio.get_running_loop().time())
-        if known is None:
-            log.error("projector_stalled", what=what, why=why)
-            await self._say(ev.Stalled(what=what, why=why))
-
-    async def _resume(self, what: str) -> None:
-        known = self._stalls.pop(what, None)
-        if known is not None:
-            stalled_s = round(asyncio.get_running_loop().time() - known[1], 3)
-            log.info("projector_resumed", what=what, stalled_s=stalled_s)
-            await self._say(ev.Resumed(what=what, stalled_s=stalled_s))
-
-    async def _say(self, event: ev.Stalled | ev.Resumed) -> None:
-        try:
-            await self._store.append(self._author.control(self._options.seat, event))
-        except errors.BusError as exc:
-            log.warning("projection_event_unwritten", error=str(exc))
-
-    async def _room(self) -> None:
-        """Wait until the disk takes something again."""
-        while not await asyncio.to_thread(_has_room, self._options.files.folder):
-            await asyncio.sleep(1.0)
-
-
-def _has_room(folder: Path) -> bool:
-    probe = folder / ".room"
-    try:
-        probe.write_bytes(bytes(_PROBE))
-    except OSError:
-        return False
-    finally:
-        probe.unlink(missing_ok=True)
-    return True

@@ -30,6 +30,7 @@ from bus.ids import key_id
 from bus.store import CONTROL, INVOCATIONS, Store
 from projections.archive import closing, holds, manifest, mend, register, segment, trim
 from projections.archive import store as stores
+from projections.archive.copies import Copies
 from projections.archive.manifest import Fault, Segment
 from projections.archive.segment import Step
 from projections.archive.trim import Decision, Facts
@@ -40,8 +41,6 @@ log = structlog.get_logger()
 T = TypeVar("T")
 #: Seconds between two looks whether a file is to be closed or copied, and between two decisions about a trim.
 _LOOK_S, _TRIM_S = 5.0, 60.0
-#: Seconds until a store that was away is asked again, doubled up to the second.
-_AWAY_S, _AWAY_MAX_S = 5.0, 300.0
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,9 +108,7 @@ class Archiver:
         self._step = step
         self._turn = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._away_s = _AWAY_S
-        self._away_until = 0.0
-        self._away = ""
+        self._copies = Copies(settings.root, settings.access, author, step)
         self._waits = ""
         self._trimmed_at = float("-inf")
         self._doubt = False
@@ -121,7 +118,7 @@ class Archiver:
     @property
     def problem(self) -> str:
         """Why something waits; empty for nothing."""
-        return self._waits or self._away
+        return self._waits or self._copies.away
 
     async def run(self) -> None:
         """For ever."""
@@ -180,7 +177,7 @@ class Archiver:
                 if rarely or self._doubt:
                     await self._survey()
                 await self._close(at_once=at_once)
-                await self._copy()
+                await self._copies.make(self._database, await self._read(register.entries), self._report)
                 if rarely:
                     self._trimmed_at = loop_time
                     await self._trim()
@@ -225,7 +222,7 @@ class Archiver:
         first = await self._read(partial(holds.reach, stream=stream, created=era)) + 1
         source = segment.source_of("hot.log", stream, first, last)
         for gap in await self._read(partial(segment.absences, source=source, first=first)):
-            await self._confirm(stream, era, gap)
+            await closing.confirm(self._connection, self._store, stream, era, gap)
         made = await self._read(
             partial(
                 segment.write,
@@ -240,58 +237,6 @@ class Archiver:
         self._step("register")
         await self._database.run(lambda con: register.add(con, [made], self._publish))
         self._step("registered")
-
-    async def _confirm(self, stream: str, era: str, gap: tuple[int, int]) -> None:
-        """Make sure that the stream does not hold what the tables lack.
-
-        Raises:
-            Conflict: it does, or it is another stream by now.
-        """
-        first, last = gap
-        created = (await self._connection.api(f"STREAM.INFO.{stream}"))["created"]
-        if created != era:
-            raise errors.Conflict(
-                f"expected the stream {stream} that was made at {era}, got: one of {created}; its rows are kept until the "
-                "projector has seen it"
-            )
-        async for message in self._store.messages(stream, ">", start=first, limit=1):
-            if message.seq <= last:
-                raise errors.Conflict(
-                    f"expected {stream} to hold nothing in {first:,}-{last:,}, which the tables lack, got: sequence {message.seq:,}; "
-                    "no file is written over it; make the tables again with `systems rebuild`"
-                )
-
-    async def _copy(self) -> None:
-        access = self.settings.access
-        loop_time = asyncio.get_running_loop().time()
-        if access is None or loop_time < self._away_until:
-            return
-        try:
-            target = stores.open_store(access)
-            for entry in await self._read(register.entries):
-                if entry.copied_to != target.url and not entry.problem:
-                    await self._copy_one(target, entry.segment)
-        except (stores.StoreAway, stores.BadStore) as exc:
-            if not self._away:
-                log.warning("archive_store_away", store=access.url, error=str(exc), again_s=self._away_s)
-            self._away = str(exc)
-            self._away_until = asyncio.get_running_loop().time() + self._away_s
-            self._away_s = min(_AWAY_MAX_S, 2 * self._away_s)
-            return
-        if self._away:
-            log.info("archive_store_back", store=access.url)
-        self._away, self._away_s = "", _AWAY_S
-
-    async def _copy_one(self, target: stores.Store, one: Segment) -> None:
-        self._step("copy")
-        found = await asyncio.to_thread(stores.keep, target, self.settings.root, one)
-        if found is not None:
-            await self._report(found)
-            raise stores.StoreAway(target.url, found.sentence)
-        self._step("copied")
-        at = self._author.now()
-        await self._database.run(lambda con: register.copied(con, one, target.url, at))
-        log.info("segment_copied", segment=str(one), store=target.url)
 
     async def status(self) -> Status:
         """How it is doing.
@@ -328,7 +273,7 @@ class Archiver:
             now = min(now, msgspec.convert(state["last_ts"], datetime))
         store = self.settings.access.url if self.settings.access is not None else ""
         window = self._windows(now)
-        refused = "a freeze stands" if self._gate.closed else self._away
+        refused = "a freeze stands" if self._gate.closed else self._copies.away
         query = holds.Query(
             created=info["created"],
             now=now,

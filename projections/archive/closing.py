@@ -1,4 +1,4 @@
-"""When rows of the log become a file: enough of them, a day that is over, or a person who wants it now. Pure, but for reading."""
+"""When rows of the log become a file: enough of them, a day that is over, or a person who wants it now. Changes nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import duckdb
 import msgspec
+
+from bus import errors
+from bus.connection import Connection
+from bus.store import Store
 
 #: Rows of a file, unless the fleet file says otherwise: about 30 MB.
 SEGMENT_ROWS = 250_000
@@ -81,3 +85,24 @@ def decide(rows: Waiting, edges: Edges, now: datetime, *, wanted: int = 0) -> in
     if now >= rows.day_end + _GRACE:
         return rows.last
     return min(rows.last, wanted) if rows.first <= wanted else 0
+
+
+async def confirm(connection: Connection, store: Store, stream: str, era: str, gap: tuple[int, int]) -> None:
+    """Make sure that the stream does not hold what the tables lack.
+
+    Raises:
+        Conflict: it does, or it is another stream by now.
+    """
+    first, last = gap
+    created = (await connection.api(f"STREAM.INFO.{stream}"))["created"]
+    if created != era:
+        raise errors.Conflict(
+            f"expected the stream {stream} that was made at {era}, got: one of {created}; its rows are kept until the "
+            "projector has seen it"
+        )
+    async for message in store.messages(stream, ">", start=first, limit=1):
+        if message.seq <= last:
+            raise errors.Conflict(
+                f"expected {stream} to hold nothing in {first:,}-{last:,}, which the tables lack, got: sequence {message.seq:,}; "
+                "no file is written over it; make the tables again with `systems rebuild`"
+            )

@@ -18,6 +18,7 @@ from services import logs
 from tests.bench import (
     enqueue,
     freeze,
+    history,
     idle,
     invocations,
     latency,
@@ -52,6 +53,8 @@ MEASUREMENTS = {
     "projection": projection.measure,
     "slack": slack.measure,
 }
+#: Measured only when they are named: they take many minutes.
+OPTIONAL = {"history": history.measure}
 
 
 async def run(names: list[str], scale: Scale) -> Report:
@@ -63,7 +66,7 @@ async def run(names: list[str], scale: Scale) -> Report:
         sys.stderr.write(f"{name} ...\n")
         async with rig() as fresh:
             found = found or machine.look(fresh.server.version)
-            rows += await MEASUREMENTS[name](fresh, scale)
+            rows += await (MEASUREMENTS | OPTIONAL)[name](fresh, scale)
     assert found is not None
     return Report(
         at=at.isoformat(timespec="seconds"),
@@ -77,15 +80,21 @@ async def run(names: list[str], scale: Scale) -> Report:
 def main() -> int:
     """Parse, measure, print, keep."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure the bus and the runner.")
-    parser.add_argument("only", nargs="*", metavar="NAME", help=f"measure only: {', '.join(MEASUREMENTS)}")
+    parser.add_argument(
+        "only",
+        nargs="*",
+        metavar="NAME",
+        help=f"measure only: {', '.join(MEASUREMENTS)}; or, at length: {', '.join(OPTIONAL)}",
+    )
     parser.add_argument("--quick", action="store_true", help="a look, within a minute")
     parser.add_argument("--out", type=Path, default=Path("bench.json"), help="where the numbers are kept")
     parser.add_argument("--show", type=Path, metavar="FILE", help="measure nothing, print what was kept")
     parser.add_argument("--markdown", action="store_true", help="print the table for a document")
     options = parser.parse_args()
-    unknown = [name for name in options.only if name not in MEASUREMENTS]
+    known = MEASUREMENTS | OPTIONAL
+    unknown = [name for name in options.only if name not in known]
     if unknown:
-        parser.error(f"expected one of {', '.join(MEASUREMENTS)}, got: {', '.join(unknown)}")
+        parser.error(f"expected one of {', '.join(known)}, got: {', '.join(unknown)}")
     logs.configure(level="warning")
     if options.show is not None:
         report = msgspec.json.decode(options.show.read_bytes(), type=Report)
