@@ -24,12 +24,12 @@ pytestmark = pytest.mark.slow
 
 
 async def panel(rig: Rig) -> Panel:
-    """The panel, with the projector's evidence on it: its second beat has it."""
+    """The panel, with the projector's evidence on it, which its second beat has, and its tables made."""
     async with asyncio.timeout(LIMIT_S):
         while True:
             seen = await gather(rig.bus, rig.registry)
             line = next((d for d in seen.daemons if d.name == "projector"), None)
-            if line is not None and line.handled:
+            if line is not None and line.handled and seen.tables is not None and seen.tables.state is State.FOLLOWING:
                 return seen
             await asyncio.sleep(0.05)
 
