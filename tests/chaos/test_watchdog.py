@@ -62,12 +62,20 @@ async def started(desk: Desk, name: str, after: int) -> Recorded:
     )
 
 
+async def at_work(desk: Desk, pid: int) -> None:
+    """Wait until a process has heard from the bus: a fault in the midst of its start is another one."""
+    async with asyncio.timeout(LIMIT_S):
+        while not any(b.pid == pid and b.last_empty_at is not None for b in await desk.bus.liveness.all()):
+            await asyncio.sleep(0.1)
+
+
 async def test_runner_whose_loop_a_handler_blocks_is_named_and_killed(fleet: Fleet) -> None:
     """A blocking handler leaves the runner beating and deaf, the finding names invocation and line; then the launcher kills it, and others' work goes on."""
     write(fleet)
     await fleet.up()
     async with fleet.bus() as desk:
         pid = await fleet.pid("agent_runner-1")
+        await at_work(desk, pid)
         blocked = await desk.ask("shop/coder", "block")
         waiting = await desk.ask("shop/coder", 1)
         opened = await desk.control.subject(
@@ -87,7 +95,8 @@ async def test_runner_whose_loop_a_handler_blocks_is_named_and_killed(fleet: Fle
         again = await started(desk, "agent_runner-1", asked.seq)
         assert again.data.boot_id != beat.boot_id
         # What blocked has had its one crash; what waited behind it is done by the next process.
-        await desk.story.event(waiting.id, "completed")
+        # It was handed out to the dead process, perhaps unclaimed: then the warden has to find it stranded first.
+        await desk.all_ended([waiting.id], limit_s=90)
         await desk.story.event(blocked.id, "dead_lettered")
         assert not await desk.bus.cards.waiting()
 
@@ -116,6 +125,7 @@ async def test_daemon_that_only_a_person_restarts_waits_for_one(fleet: Fleet) ->
         assert (closed.data.reason, closed.data.boot_id) == ("back", back.data.boot_id)
         # Hung: seen, told, and not touched.
         pid = await fleet.pid("agent_runner-1")
+        await at_work(desk, pid)
         os.kill(pid, signal.SIGSTOP)
         hung = await desk.control.subject(lambda r: isinstance(r.data, cards.Opened) and r.seq > closed.seq)
         assert (hung.data.pid, hung.data.reason, hung.data.boot_id) == (pid, "hung", back.data.boot_id)
