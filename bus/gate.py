@@ -30,6 +30,8 @@ log = structlog.get_logger()
 STALE_S = 5.0
 #: Seconds between two looks.
 _LOOK_S = 1.0
+#: Seconds that a look may take: short enough that a second one fits before the first one's belief ends.
+_ANSWER_S = 1.5
 #: What may be written in a freeze, by the beginning of its subject: people's flags, heartbeats, standing trips, the record
 #: (receipts, guards, incidents, what people did), counters that follow the log, the copies of dead letters, acknowledgements
 #: and requests to the server.
@@ -199,8 +201,13 @@ class Gate:
         """Read the flags; a look that fails believes nothing new."""
         begun = self._loop.time()
         try:
-            for switch in (REAL, DRILL):
-                await self._look_at(switch)
+            # A question that went down with the server must not use up the time for which the last answer is believed.
+            async with asyncio.timeout(_ANSWER_S):
+                for switch in (REAL, DRILL):
+                    await self._look_at(switch)
+        except TimeoutError:
+            self._why = f"expected an answer within {_ANSWER_S:g} s, got none"
+            return
         except errors.ServerError as exc:
             if exc.code != wire.Code.STREAM_NOT_FOUND or not await self._nothing_to_freeze():
                 self._why = str(exc)
