@@ -77,7 +77,7 @@ class Gate:
     async def open(self) -> None:
         """Read the flags and trips once, then keep watching."""
         self._heard = await self._connection.nc.sink("$KV.flags.>", self._hear)
-        await self._look()
+        await self._look(STALE_S)
         await self._read_trips()
         self._tasks = [
             asyncio.create_task(self._look_for_ever(), name="gate_flags"),
@@ -197,16 +197,16 @@ class Gate:
             if self.closed != was_closed:
                 self._tell()
 
-    async def _look(self) -> None:
+    async def _look(self, limit_s: float = _ANSWER_S) -> None:
         """Read the flags; a look that fails believes nothing new."""
         begun = self._loop.time()
         try:
             # A question that went down with the server must not use up the time for which the last answer is believed.
-            async with asyncio.timeout(_ANSWER_S):
+            async with asyncio.timeout(limit_s):
                 for switch in (REAL, DRILL):
                     await self._look_at(switch)
         except TimeoutError:
-            self._why = f"expected an answer within {_ANSWER_S:g} s, got none"
+            self._why = f"expected an answer within {limit_s:g} s, got none"
             return
         except errors.ServerError as exc:
             if exc.code != wire.Code.STREAM_NOT_FOUND or not await self._nothing_to_freeze():
