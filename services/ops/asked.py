@@ -54,8 +54,15 @@ async def restart(
     known = [child.name for child in (await control.ask(home, control.Status())).children]
     if daemon not in (*known, LAUNCHER):
         raise errors.UnknownName("daemon", daemon, [*known, LAUNCHER])
+    taken = registry.settings.file
     action = RestartDaemon(
-        bus, home, daemon, why, within=within, limit_s=time_of(registry) if limit_s is None else limit_s
+        bus,
+        home,
+        daemon,
+        why,
+        within=within,
+        limit_s=time_of(registry) if limit_s is None else limit_s,
+        file=taken.path if taken is not None else "",
     )
     return await perform(bus, action, who=who, why=why)
 

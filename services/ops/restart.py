@@ -27,6 +27,7 @@ from services.launcher.supervisor import ChildStatus
 from services.launcher.supervisor import State as Child
 from services.ops.operation import No
 from services.ops.performing import ActionFailed
+from services.release.plan import relaunch
 
 #: Name of the variable that tells a process which daemon started it.
 INSIDE = "SYSTEMS_DAEMON"
@@ -43,7 +44,7 @@ def inside(environ: Mapping[str, str], home: Home) -> str:
     return environ.get(INSIDE, "") if here == str(home.path) else ""
 
 
-def forbidden(name: str, within: str, home: Home, why: str) -> No | None:
+def forbidden(name: str, within: str, home: Home, why: str, file: str = "") -> No | None:
     """Why a daemon may not be restarted from here. Pure.
 
     Args:
@@ -51,11 +52,11 @@ def forbidden(name: str, within: str, home: Home, why: str) -> No | None:
         within: the daemon that started the process that asks; empty for none.
         home: the fleet's.
         why: the reason that was given, which the command repeats.
+        file: the fleet file that was applied last; empty for one that nobody knows.
     """
     if name == LAUNCHER:
         reason = "expected a daemon that the launcher supervises, got: the launcher itself, which takes everything down with it"
-        where = shlex.quote(str(home.path))
-        return No(reason, f"{SYSTEMS} down --home {where} && {SYSTEMS} up --detach --home {where}")
+        return No(reason, relaunch(SYSTEMS, home.path, file))
     if within == name:
         reason = f"expected somebody outside of {name} to restart it, got: a handler that it runs itself"
         command = [SYSTEMS, "restart", name, "--reason", why, "--home", str(home.path)]
@@ -69,8 +70,21 @@ class RestartDaemon:
     name = "restart"
     policy = ""
 
-    def __init__(self, bus: Bus, home: Home, daemon: str, why: str, *, within: str, limit_s: float) -> None:
-        """`within` is the daemon that the process belongs to; `limit_s` the seconds that the whole may take."""
+    def __init__(
+        self, bus: Bus, home: Home, daemon: str, why: str, *, within: str, limit_s: float, file: str = ""
+    ) -> None:
+        """Make it.
+
+        Args:
+            bus: where everything happens.
+            home: the fleet's.
+            daemon: which one.
+            why: the reason that is given.
+            within: the daemon that the process belongs to; empty for none.
+            limit_s: seconds that the whole may take.
+            file: the fleet file that was applied last; empty for one that nobody knows.
+        """
+        self._file = file
         self._bus = bus
         self._home = home
         self._why = why
@@ -85,7 +99,7 @@ class RestartDaemon:
 
     async def check(self) -> No | None:
         """Not from inside, and not the launcher."""
-        no = forbidden(self.target, self._within, self._home, self._why)
+        no = forbidden(self.target, self._within, self._home, self._why, self._file)
         beat = await self._beat(0) if no is not None and self._within == self.target else None
         if no is None or beat is None:
             return no
