@@ -69,6 +69,8 @@ class Gate:
         self._believed_until = 0.0
         self._why = "the flags were never read"
         self._seen: dict[str, tuple[int, ...]] = {}
+        #: The flags' stream as it was before the last whole look at them.
+        self._state = (-1, -1)
         self._nudged = asyncio.Event()
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -203,8 +205,11 @@ class Gate:
         try:
             # A question that went down with the server must not use up the time for which the last answer is believed.
             async with asyncio.timeout(limit_s):
-                for switch in (REAL, DRILL):
-                    await self._look_at(switch)
+                state = await self._state_of_flags()
+                if state != self._state or not (_known(self.switch) and _known(self.drill)):
+                    for switch in (REAL, DRILL):
+                        await self._look_at(switch)
+                    self._state = state
         except TimeoutError:
             self._why = f"expected an answer within {limit_s:g} s, got none"
             return
@@ -217,16 +222,20 @@ class Gate:
             return
         self._believed_until = begun + STALE_S
 
+    async def _state_of_flags(self) -> tuple[int, int]:
+        """Last sequence and number of messages of the flags: while both stay, so does every flag. One question, not one a flag."""
+        state = (await self._connection.api(f"STREAM.INFO.{self._flags.stream}"))["state"]
+        return state["last_seq"], state["messages"]
+
     async def _look_at(self, switch: Switch) -> None:
         last = [await self._flags.latest(key) for key in (switch.soft, switch.hard) if key]
         revisions = tuple(entry.revision if entry is not None else 0 for entry in last)
         known = self.switch if switch is REAL else self.drill
-        if self._seen.get(switch.soft) == revisions and (known.id or not known.frozen):
+        if self._seen.get(switch.soft) == revisions and _known(known):
             return
         if switch.soft not in self._seen and any(entry is not None and entry.gone for entry in last):
             known = await self._of_record(switch)
-        # What was only heard is not known: it has no id.
-        before = known if known.id or not known.frozen else KillSwitch()
+        before = known if _known(known) else KillSwitch()
         state = await flags.kill_switch(self._flags, switch, before)
         self._seen[switch.soft] = revisions
         if state.problem and state.problem != known.problem:
@@ -307,6 +316,11 @@ class Gate:
         changed.set()
         for listener in list(self.listeners):
             listener()
+
+
+def _known(state: KillSwitch) -> bool:
+    """Whether it was read: what was only heard has no id."""
+    return bool(state.id) or not state.frozen
 
 
 def _of_switch(switch: KillSwitch, scope: str) -> Refusal:
