@@ -68,6 +68,11 @@ def page(incident: Incident, now: datetime) -> Page:
 
 def works(incident: Incident) -> str:
     """What the incident does not stop."""
+    return stands_by(incident) or _ELSE
+
+
+def stands_by(incident: Incident) -> str:
+    """What works although all work is hit; empty where only some roles are."""
     there = [part for part in incident.findings.values() if part.recovered_at is None]
     kinds = {part.kind for part in there}
     for some, text in _WORKS:
@@ -76,16 +81,20 @@ def works(incident: Incident) -> str:
     for part in there:
         if about(part.subject) in _WITHOUT:
             return _WITHOUT[about(part.subject)]
-    return _ELSE
+    return ""
+
+
+def to_do(incident: Incident) -> str:
+    """What a project is to do about it."""
+    if incident.in_charge:
+        return f"nothing, {incident.in_charge} has it"
+    return f"nothing, {'somebody is being called' if incident.pages else 'nobody has it yet'}"
 
 
 def opening(incident: Incident, project: str) -> str:
     """The first word to a project: what is hit, since when, what still works, what to do."""
     impact = incident.affected.get(project)
     reason = impact.reason if impact is not None else incident.title
-    owner = f"{incident.in_charge} has it" if incident.in_charge else "somebody is being called"
-    if not incident.in_charge and not incident.pages:
-        owner = "nobody has it yet"
     next_ = f"; next news by {clock(incident.next_at)}" if incident.next_at is not None else ""
     return "\n".join(
         [
@@ -93,7 +102,7 @@ def opening(incident: Incident, project: str) -> str:
             f"What is hit: {project}: {reason}",
             f"Since: {clock(incident.since)}",
             f"What still works: {works(incident)}",
-            f"What to do: nothing, {owner}{next_}",
+            f"What to do: {to_do(incident)}{next_}",
         ]
     )
 

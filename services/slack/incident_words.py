@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from bus.events import incident as ev
+from services.incident import words
 from services.incident.state import Incident, Status
 from services.slack.message import Button, Message
-from services.slack.words import DONE, ICONS, INFO, STOP, WARN, moment
+from services.slack.words import CLOCK, DONE, ICONS, INFO, STOP, WARN, moment
 
 #: Sign and word of each status.
 _STANDS = {
@@ -62,15 +63,19 @@ def _buttons(state: Incident) -> tuple[Button, ...]:
 
 
 def _hit(state: Incident, projects: Collection[str], roles: Mapping[str, Collection[str]]) -> list[tuple[str, str]]:
-    """What is hit and what still works, in words for these projects; for everybody, all of them."""
-    lines = []
+    """What is hit, what still works and what to do, in words for these projects; for everybody, all of them."""
+    lines, whole = [], words.stands_by(state)
     for name, impact in sorted(state.affected.items()):
         if projects and name not in projects:
             continue
         lines.append((f"Hits {name}", impact.reason))
         sound = [role for role in roles.get(name, ()) if f"{name}/{role}" not in impact.reason]
-        if state.open and sound:
+        # A reason that names no role of the project may be about each of them.
+        if state.open and not whole and sound and len(sound) < len(roles[name]):
             lines.append((f"Still works in {name}", ", ".join(sorted(sound))))
+    if state.open and projects:
+        lines += [("Still works", whole)] if whole else []
+        lines.append(("What to do", words.to_do(state)))
     return lines
 
 
@@ -95,7 +100,7 @@ def _people(event: ev.IncidentEvent, projects: Collection[str]) -> Message | Non
         case ev.AcknowledgementExpired():
             return _line(WARN, f"{event.by} had it, and time is over: people are called again")
         case ev.Updated():
-            own = next((words.text for words in event.projects if words.project in projects), event.text)
+            own = next((one.text for one in event.projects if one.project in projects), event.text)
             title = "No news yet" if event.automatic else f"Update by {event.by}"
             when = moment(event.next_at) if event.next_at else ""
             return _line(INFO, title, ("Next news by", when), ("Owed by", event.nags), detail=own)
@@ -124,13 +129,11 @@ def _life(event: ev.IncidentEvent, _: Collection[str]) -> Message | None:
             return None
 
 
-def _facts(event: ev.IncidentEvent, _: Collection[str]) -> Message | None:
+def _facts(event: ev.IncidentEvent, projects: Collection[str]) -> Message | None:
     """What belongs to it, what it hits, and whether anybody can be called."""
     match event:
         case ev.Affected():
-            hit = ", ".join(f"{impact.project} ({impact.reason})" for impact in event.added)
-            lines = (("Also hit", hit), ("Not hit", ", ".join(event.removed)), ("By", event.by))
-            return _line(INFO, "It hits other projects than was thought", *lines)
+            return _affected(event, projects)
         case ev.Joined():
             about, why = ("About", event.subject), ("Because of", event.reason.value)
             return _line(ICONS[event.severity], f"A finding belongs to it: {event.title}", about, why)
@@ -142,6 +145,31 @@ def _facts(event: ev.IncidentEvent, _: Collection[str]) -> Message | None:
             return _line(DONE, f"{event.way} reaches {event.person} again")
         case _:
             return None
+
+
+def _affected(event: ev.Affected, projects: Collection[str]) -> Message | None:
+    """What it hits beside what was said: of these projects, or of all; None where that is said of others."""
+    added = [impact for impact in event.added if not projects or impact.project in projects]
+    removed = [name for name in event.removed if not projects or name in projects]
+    if not added and not removed:
+        return None
+    lines = [(f"Hits {impact.project}", impact.reason) for impact in added]
+    lines += [("Not hit", ", ".join(removed))] if removed else []
+    return _line(INFO, "More is known of what it hits", *lines, ("By", event.by))
+
+
+def reminder(state: Incident, event: ev.Updated) -> Message:
+    """What whoever is in charge reads when an update was owed and has not come."""
+    lines = [("Owed since", moment(state.owed_at))] if state.owed_at else []
+    lines += [("Told so far", event.text), ("Hits", ", ".join(sorted(state.affected)))]
+    return Message(
+        icon=CLOCK,
+        title=f"Incident {state.number} waits for your update: {state.title}",
+        lines=tuple(line for line in lines if line[1]),
+        command=f"systems incident update {state.number} TEXT",
+        whole=f"systems incident show {state.number}",
+        buttons=_buttons(state),
+    )
 
 
 def call(state: Incident | None, order: ev.PageDue, number: int) -> Message:

@@ -177,4 +177,5 @@ def fleet_of(registry: Registry) -> Fleet:
         slack=registry.settings.slack,
         channels={name: its.slack_channel for name, its in registry.projects.items() if its.slack_channel},
         roles={name: tuple(its) for name, its in roles.items()},
+        people={name: its.slack for name, its in registry.settings.people.items() if its.slack},
     )

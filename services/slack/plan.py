@@ -7,6 +7,7 @@ be told nowhere, it is told everywhere.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
@@ -18,6 +19,7 @@ from bus.events import incident as inc
 from bus.events.finding import Severity
 from bus.store import CONTROL, INVOCATIONS, Recorded
 from services.fleet.slack import Rule, Slack, Thread
+from services.incident.state import Incident
 from services.slack import incident_words, words
 from services.slack.board import Board, Finding, project_of, role_in, role_of, severity_of
 from services.slack.message import Message
@@ -33,6 +35,8 @@ SHOWN = (
     "loop.*", "guard.*", "drill.failed", "ops.finished", "ops.refused", "decision.recorded", "archive.damaged",
     "invocation.dead_lettered",
 )  # fmt: skip
+#: Who acts from Slack, as events name them: ``slack:U0ANN (ann)``.
+_ACTOR = re.compile(r"slack:(?P<user>[UW][A-Z0-9]+)(?: |$)")
 #: Part of an id's hash that a sample is compared with.
 _SAMPLES = 1 << 32
 
@@ -45,6 +49,8 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     channels: dict[str, str] = {}
     #: Roles of each project.
     roles: dict[str, tuple[str, ...]] = {}
+    #: Slack user id of each person who has one, by their name in the settings.
+    people: dict[str, str] = {}
 
     def projects_in(self, channel: str) -> frozenset[str]:
         """The projects whose channel this is."""
@@ -214,6 +220,17 @@ def _incident(record: Recorded, kind: str, board: Board, fleet: Fleet) -> Iterat
         # The head first: a channel that is told from here on begins with how it stands.
         yield _set(head, place=Place.UPDATE, key=key, urgent=True)
         yield _set(head, message=said, place=Place.REPLY, key=key, urgent=True)
+    yield from _reminder(record, kind, state, fleet)
+
+
+def _reminder(record: Recorded, kind: str, state: Incident, fleet: Fleet) -> Iterator[Notice]:
+    """Whoever owes an update is told so directly: a line in a thread wakes nobody."""
+    if isinstance(record.data, inc.Updated) and record.data.automatic and record.data.nags:
+        nags = record.data.nags
+        acted = _ACTOR.match(nags)
+        user = acted["user"] if acted else fleet.people.get(nags, "")
+        if user:
+            yield _set(_notice(record, kind, user, incident_words.reminder(state, record.data)), urgent=True)
 
 
 def _page(record: Recorded, kind: str, board: Board, number: int) -> Iterator[Notice]:

@@ -97,6 +97,56 @@ def test_two_projects_on_one_channel() -> None:
     assert all(notice.urgent for notice in notices)
 
 
+def test_incident_of_all_work_does_not_say_that_roles_go_on() -> None:
+    """While no runner is there no role is called sound: each project reads what is kept, and what to do."""
+    log = Log()
+    hit = tuple(incident.Impact(project=name, reason="a runner is away: work may wait") for name in ("shop", "blog"))
+    event = incident.Declared(
+        title="No runner",
+        severity=Severity.ULTRA,
+        by="monitor",
+        since=_NOW,
+        finding="f1",
+        kind=Kind.DAEMON_DOWN,
+        subject="agent_runner-1",
+        affected=hit,
+    )
+    fleet, *projects = (dict(notice.message.lines) for notice in log.control("1", event))
+    assert not any(line.startswith("Still works in") for line in {**fleet, **projects[0], **projects[1]})
+    for said in projects:
+        assert said["Still works"] == "requests are accepted and wait; other runners go on"
+        assert said["What to do"] == "nothing, somebody is being called"
+
+
+def test_what_else_an_incident_hits_is_told_to_whom_it_is_about() -> None:
+    """A further reason for one project is read in its channel and the fleet's, and is no line in another project's."""
+    log = Log()
+    hit = tuple(incident.Impact(project=name, reason="no runner") for name in ("shop", "blog"))
+    log.control("1", incident.Declared(title="No runner", severity=Severity.ULTRA, by="ann", since=_NOW, affected=hit))
+    more = incident.Impact(project="shop", reason="no runner; shop/coder is paused")
+    told = log.control("1", incident.Affected(by="graph", added=(more,)))
+    assert [(one.channel, one.place) for one in told] == [
+        ("#fleet", Place.UPDATE), ("#fleet", Place.REPLY), ("#shop", Place.UPDATE), ("#shop", Place.REPLY),
+    ]  # fmt: skip
+    assert ("Hits shop", "no runner; shop/coder is paused") in told[-1].message.lines
+
+
+@pytest.mark.parametrize(
+    ("nags", "reminded"),
+    [("slack:U0ANN (ann)", ["U0ANN"]), ("slack:U0ANN", ["U0ANN"]), ("bob", ["U0BOB"]), ("eve", []), ("", [])],
+)
+def test_who_owes_an_update_is_reminded_directly(nags: str, reminded: list[str]) -> None:
+    """When the clock speaks for want of news, whoever is in charge gets a message of their own, if Slack knows them."""
+    log = Log(Fleet(slack=Slack(channel="#fleet"), people={"bob": "U0BOB"}))
+    log.control("1", incident.Declared(title="Fire", severity=Severity.ULTRA, by="ann", since=_NOW, next_at=_NOW))
+    tick = incident.Updated(text="no news yet", by="clock", automatic=True, nags=nags, next_at=_NOW)
+    told = log.control("1", tick)
+    assert channels(told) == ["#fleet", "#fleet", *reminded]
+    assert all("waits for your update: Fire" in one.message.title for one in told[2:])
+    person = incident.Updated(text="news", by="ann", next_at=_NOW)
+    assert channels(log.control("1", person)) == ["#fleet", "#fleet"]
+
+
 def test_incident_that_hits_nobody_is_told_everywhere() -> None:
     """Without a fleet channel an incident without affected projects goes to every channel, each once."""
     log = Log(Fleet(slack=Slack(), channels=_FLEET.channels))
