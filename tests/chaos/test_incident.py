@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime
-from typing import Any, TypeVar
-
 import pytest
 
 from bus.events import daemon
 from bus.events import incident as ev
-from bus.events.sweep import Finished, Trigger
-from bus.store import Recorded
-from tests.chaos.fleet import Desk, Fleet
+from tests.chaos.fleet import Fleet
+from tests.chaos.incident import begun, first, keep_ways, of, story_is_told
 from tests.chaos.webhook import Webhook
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.soak]
-
-T = TypeVar("T")
 
 FLEET = """
 [monitor]
@@ -53,40 +46,13 @@ handler = { kind = "function", target = "handlers:work" }
 HANDLERS = "async def work(input, ctx):\n    return input\n"
 
 
-def of(desk: Desk, event: type[T], number: int = 1) -> list[tuple[Recorded, T]]:
-    """The events of this kind of an incident, in order."""
-    mine = (r for r in desk.control.records if r.subject.startswith(f"ctl.incident.{number}."))
-    return [(record, record.data) for record in mine if isinstance(record.data, event)]
-
-
-async def first(desk: Desk, event: type[T], count: int = 1) -> tuple[Recorded, T]:
-    """The `count`-th event of this kind, waited for."""
-    await desk.control.until(lambda: len(of(desk, event)) >= count)
-    return of(desk, event)[count - 1]
-
-
 def ways(fleet: Fleet, hook: Webhook) -> None:
-    """The addresses, where only their owner may read them; one of them leads nowhere."""
-    fleet.home.prepare()
-    file = fleet.home.path / "ways.env"
-    file.write_text(
+    """Ann's and Bob's addresses; one of them leads nowhere."""
+    keep_ways(
+        fleet,
         f"ANN_PHONE={hook.address('ann-secret')}\nBOB_PHONE={hook.address('bob-secret')}\n"
-        "ANN_PAGER=json://127.0.0.1:1/pager-secret\n"
+        "ANN_PAGER=json://127.0.0.1:1/pager-secret\n",
     )
-    file.chmod(0o600)
-
-
-async def begun(desk: Desk) -> None:
-    """Wait for the first sweep: whoever goes away from now on is missed."""
-    await desk.control.until(
-        lambda: any(isinstance(r.data, Finished) and r.data.trigger is Trigger.START for r in desk.control.records)
-    )
-
-
-def told_times(markdown: str) -> dict[str, datetime]:
-    """The moments of the post-mortem's table of reactions."""
-    rows = re.findall(r"^\| ([a-z ]+) \| (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC \|", markdown, re.MULTILINE)
-    return {what: datetime.fromisoformat(at + "+00:00") for what, at in rows}
 
 
 async def test_incident_of_a_daemon_that_is_given_up_on(fleet: Fleet) -> None:
@@ -141,7 +107,10 @@ async def test_incident_of_a_daemon_that_is_given_up_on(fleet: Fleet) -> None:
             again = await fleet.systems("incident", "close", "1", "--cause", "me too")
             assert again.status == 1
             assert "tester closed it at" in again.err
-            await _story(desk)
+            await first(desk, ev.Drafted)
+            drafted = story_is_told(desk)
+            assert "- [ ] ask who (ann)" in drafted.markdown
+            assert "somebody killed it" in drafted.markdown
 
 
 async def test_incident_of_the_warden_itself(fleet: Fleet) -> None:
@@ -166,21 +135,3 @@ async def test_incident_of_the_warden_itself(fleet: Fleet) -> None:
             await first(desk, ev.Drafted)
             assert not [record for record, _ in of(desk, ev.PageDue) if record.seq > acked.seq]
             assert len([r for r in desk.control.records if isinstance(r.data, ev.Declared)]) == 1
-
-
-async def _story(desk: Desk) -> None:
-    """The draft's moments are those of the events, and each line of its timeline names one."""
-    _, drafted = await first(desk, ev.Drafted)
-    times = told_times(drafted.markdown)
-    known: dict[str, Any] = {
-        "declared": of(desk, ev.Declared)[0][0],
-        "acknowledged for the first time": of(desk, ev.Acknowledged)[0][0],
-        "closed": of(desk, ev.Closed)[0][0],
-        "first call taken by a service": next(record for record, paged in of(desk, ev.Paged) if paged.ok),
-    }
-    for what, record in known.items():
-        assert times[what] == record.stored_at.replace(microsecond=0), what
-        assert f"`CONTROL:{record.seq}`" in drafted.markdown
-    assert times["it began"] == of(desk, ev.Declared)[0][1].since.replace(microsecond=0)
-    assert "- [ ] ask who (ann)" in drafted.markdown
-    assert "somebody killed it" in drafted.markdown

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-from tests.slack.fake import FakeSlack
+from tests.slack.fake import FakeSlack, spoken
 from tests.slack.sockets import Ack
 from tests.slack.workspace import APP, BOT_USER, TEAM
 
@@ -95,6 +95,33 @@ class Person:
             "authorizations": [{"team_id": TEAM, "user_id": BOT_USER, "is_bot": True}],
         }
         return await self._deliver("events_api", self.last, **more)
+
+    async def answered(self) -> dict[str, Any]:
+        """The answer to what was done last; what only says that it takes a moment is none."""
+        response = self.slack.responses[self.last["response_url"]]
+
+        def found() -> dict[str, Any] | None:
+            return next((body for body in response.bodies if "the answer follows" not in body["text"]), None)
+
+        body: dict[str, Any] = await self.slack.until(found)
+        return body
+
+    async def view(self) -> dict[str, Any]:
+        """The modal that the last press has opened."""
+        trigger = self.last["trigger_id"]
+        view: dict[str, Any] = await self.slack.until(lambda: self.slack.workspace.views.get(trigger))
+        return view
+
+    async def shown(self, view: dict[str, Any], words: str) -> str:
+        """What a modal says once these words are in it and nothing is to be filled in any more."""
+
+        def found() -> str | None:
+            now = self.slack.workspace.views[view["id"]]
+            form = any(block["type"] == "input" for block in now["blocks"])
+            return spoken(now) if not form and words in spoken(now) else None
+
+        said: str = await self.slack.until(found)
+        return said
 
     def _interaction(self, kind: str) -> dict[str, Any]:
         user = self.slack.workspace.users[self.user]

@@ -58,31 +58,16 @@ class Office:
         return await self.answered(person)
 
     async def answered(self, person: Person) -> dict[str, Any]:
-        """The answer to what a person did last; what only says that it takes a moment is none."""
-        response = self.slack.responses[person.last["response_url"]]
-
-        def found() -> dict[str, Any] | None:
-            return next((body for body in response.bodies if "the answer follows" not in body["text"]), None)
-
-        body: dict[str, Any] = await self.slack.until(found)
-        return body
+        """The answer to what a person did last."""
+        return await person.answered()
 
     async def view(self, person: Person) -> dict[str, Any]:
         """The modal that a person's last press has opened."""
-        trigger = person.last["trigger_id"]
-        view: dict[str, Any] = await self.slack.until(lambda: self.slack.workspace.views.get(trigger))
-        return view
+        return await person.view()
 
     async def shown(self, view: dict[str, Any], words: str) -> str:
         """What a modal says once these words are in it and nothing is to be filled in any more."""
-
-        def found() -> str | None:
-            now = self.slack.workspace.views[view["id"]]
-            form = any(block["type"] == "input" for block in now["blocks"])
-            return spoken(now) if not form and words in spoken(now) else None
-
-        said: str = await self.slack.until(found)
-        return said
+        return await self.ann.shown(view, words)
 
     async def asked(self, name: str, count: int = 1) -> list[Recorded]:
         """The desk's events of one name, waited for."""
