@@ -1,7 +1,8 @@
 """Which finding opens an incident, joins one, opens one again, or is gone: one step at a time. Pure.
 
 A finding calls when it is ultra, nothing explains it and nobody has silenced it. It counts as back only if it began to call
-after the close: what a person closes while it is still there stays closed.
+after the close: what a person closes while it is still there stays closed. So does what only says what happened to the same
+thing until then: that a daemon had ended is found when it is back, which may be after the close.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from bus.events import incident as ev
-from bus.events.finding import Severity
+from bus.events.finding import Kind, Severity
 from bus.store import Recorded
 from services.fleet.duty import Incidents
 from services.incident import commands as ask
@@ -23,6 +24,9 @@ from services.monitor.memory import Known
 
 #: ``agent_runner-1`` and ``warden@host`` are about the same kind of daemon.
 _SEAT = re.compile(r"^([a-z_]+)(?:-\d+)?(?:@.*)?$")
+
+#: Kinds that say what has happened, at their `since`, and not what is so.
+_HAPPENED = frozenset({Kind.DAEMON_ENDED})
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,13 +114,31 @@ def _of(
         default=None,
     )
     if last is None or last.closed_at is None:
-        return Declare(declared(found, next_at))
+        return None if told(found, incidents, standing) else Declare(declared(found, next_at))
     if found.called_at <= last.closed_at:
         return None
     if found.called_at - last.closed_at > timedelta(seconds=limits.reopen_within):
         return Declare(declared(found, next_at))
     why = f"its finding is back: {finding.title}"
     return Act(last.number, ask.Reopen(by="monitor", why=why, finding=print_, next_at=next_at))
+
+
+def told(found: Standing, incidents: Mapping[int, Incident], standing: Mapping[str, Standing]) -> bool:
+    """Whether a finding only says what happened within an incident that a person has closed since.
+
+    Such a one is as bad as what it explains; if any of that began after the close, it is news.
+    """
+    finding = found.known.finding
+    if finding.kind not in _HAPPENED:
+        return False
+    explained = (one.known.finding for one in standing.values())
+    latest = max((one.since for one in explained if one.cause == found.fingerprint), default=finding.since)
+    return any(
+        one.closed_at is not None
+        and max(latest, finding.since) <= one.closed_at
+        and any(part.subject == finding.subject for part in one.findings.values())
+        for one in incidents.values()
+    )
 
 
 def _join(found: Standing, reason: ev.JoinReason, next_at: datetime) -> ask.Join:

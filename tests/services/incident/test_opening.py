@@ -165,3 +165,51 @@ def test_opening_subjects_are_about_the_same() -> None:
     assert about("shop/coder: the shop is on fire") == "shop/coder"
     assert about("kill switch") == "kill switch"
     assert about("INVOCATIONS 12") == "INVOCATIONS 12"
+
+
+def test_opening_what_had_happened_before_the_close_is_no_new_incident() -> None:
+    """A daemon that a person has started is found to have ended, just after the close: nobody is called for that again."""
+    world = World()
+    down = world.finding(Kind.DAEMON_DOWN, "agent_runner-1@vm")
+    silent = world.finding(Kind.DAEMON_SILENT, "agent_runner", cause=down)
+    world.settle()
+    ended_at = world.now
+    world.now += timedelta(minutes=1)
+    world.act(1, ask.Close(by="ann", cause="it was killed"))
+    ended = Finding(
+        kind=Kind.DAEMON_ENDED, severity=Severity.ULTRA, subject="agent_runner-1@vm", title="", since=ended_at
+    )
+    event = fe.Opened(
+        kind=ended.kind, severity=ended.severity, subject=ended.subject, title="it had ended", since=ended_at
+    )
+    muted = fe.Changed(change=fe.Change.MUTED, severity=Severity.ULTRA, title="", cause=ended.fingerprint)
+    world.says(ended.fingerprint, event)
+    assert world.settle() == []
+    world.says(silent, muted)
+    world.says(down, fe.Closed(reason=fe.CloseReason.GONE))
+    assert world.settle() == []
+
+    # What it explains from now on is news.
+    world.says(silent, fe.Closed(reason=fe.CloseReason.GONE))
+    assert world.settle() == []
+    world.now += timedelta(minutes=1)
+    world.finding(Kind.NO_CONSUMERS, "shop/coder", cause=ended.fingerprint)
+    assert world.settle() == ["declare 2", "join 2"]
+
+
+def test_opening_daemon_that_ends_after_the_close_is_a_new_incident() -> None:
+    """The same daemon ends once more after the close, and an ultra that began before it but is no mere event calls as well."""
+    world = World()
+    down = world.finding(Kind.DAEMON_DOWN, "agent_runner-1@vm")
+    world.settle()
+    world.says(down, fe.Closed(reason=fe.CloseReason.GONE))
+    world.act(1, ask.Close(by="ann", cause="it was killed"))
+    world.now += timedelta(seconds=1)
+    ended = world.finding(Kind.DAEMON_ENDED, "agent_runner-1@vm")
+    assert world.settle() == ["declare 2"]
+    world.says(ended, fe.Closed(reason=fe.CloseReason.GONE))
+    world.act(2, ask.Close(by="ann", cause="it was killed"))
+    deaf = Finding(kind=Kind.DAEMON_DEAF, severity=Severity.ULTRA, subject="agent_runner-1@vm", title="deaf", since=T0)
+    event = fe.Opened(kind=deaf.kind, severity=deaf.severity, subject=deaf.subject, title=deaf.title, since=T0)
+    world.says(deaf.fingerprint, event)
+    assert world.settle() == ["declare 3"]
