@@ -30,11 +30,13 @@ _TABLES = (
     "dead_letters",
     "guards",
     "fleet",
+    "findings",
+    "care",
     "lag",
     "archive",
     "cold",
 )
-_VIEWS = ("views", "oncall", "bills", "care", "incidents", "health")
+_VIEWS = ("views", "oncall", "bills", "incidents", "health")
 #: In the order in which they run.
 _FOLD = (
     "change",
@@ -48,6 +50,10 @@ _FOLD = (
     "guards",
     "daemons",
     "registry",
+    "findings",
+    "ops",
+    "sweeps",
+    "decisions",
 )
 #: How a file of the fold names the events that it has to run for.
 _READS = "-- reads: "
@@ -113,6 +119,7 @@ _TAKEN_FROM = {
     "main.attempts": "hot.claims",
     "main.v_spend": "main.spend",
     "main.guard_trips": "hot.trips",
+    "main.findings": "hot.findings",
     "main.v_backlog": "hot.invocations",
     "main.v_last_errors": "hot.claims",
     "main.v_slow": "hot.claims",

@@ -1,5 +1,4 @@
 -- name: decisions, and which of them still stand
-SELECT number, title, decided_by, decided_at, decision,
-    EXISTS (FROM decisions AS later WHERE later.supersedes = d.number) AS superseded, seq
-FROM decisions AS d
+SELECT number, title, decided_by, decided_at, decision, superseded_by, superseded_by IS NOT NULL AS superseded, seq, superseded_seq
+FROM decisions
 ORDER BY number

@@ -15,6 +15,7 @@ CREATE OR REPLACE MACRO micros(amount) AS CASE WHEN amount IS NOT NULL THEN CAST
 -- A field of an event's data, as text; NULL where there is none. A body need not be text all through: what we do not read of it is not checked.
 CREATE OR REPLACE MACRO said(raw, field) AS TRY(json_extract_string(decode(raw), '$.data.' || field));
 CREATE OR REPLACE MACRO said_time(raw, field) AS make_timestamp(epoch_us(TRY_CAST(said(raw, field) AS TIMESTAMPTZ)));
+CREATE OR REPLACE MACRO said_json(raw, field) AS TRY(json_extract(decode(raw), '$.data.' || field));
 -- The moment that views look from, UTC: now; a look at the past puts its own moment here.
 CREATE OR REPLACE MACRO moment() AS make_timestamp(epoch_us(now()));
 CREATE OR REPLACE MACRO seconds_since(past) AS (epoch_us(moment()) - epoch_us(past)) / 1e6;

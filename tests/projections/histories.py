@@ -38,6 +38,7 @@ from bus.invocation import (
 from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS
 from bus.subjects import Ref
 from bus.wire import Delivery
+from tests.projections.care_history import care
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 #: The same id under two roles is two invocations.
@@ -256,11 +257,12 @@ def copies(stream: Stream, letters: Sequence[Delivery]) -> None:
 
 
 def fleet(seed: int, steps: int) -> dict[str, list[Delivery]]:
-    """The messages of three streams: lives, then a soup over the same invocations, guards, and copies of dead letters."""
+    """The messages of three streams: lives, then a soup over the same invocations, guards, care, and copies of dead letters."""
     chance = random.Random(seed)
     log, control, dead = Stream(INVOCATIONS, chance), Stream(CONTROL, chance), Stream(DEAD_LETTERS, chance)
     life(log, chance.randint(0, steps))
     soup(log, chance.randint(0, steps))
     guards(control, chance.randint(0, steps))
+    care(control, chance.randint(0, steps))
     copies(dead, log.deliveries)
     return {INVOCATIONS: log.deliveries, CONTROL: control.deliveries, DEAD_LETTERS: dead.deliveries}

@@ -17,6 +17,7 @@ from bus.events import invocation as ev
 from bus.invocation import Invocation, evolve
 from bus.store import Recorded
 from bus.wire import Delivery
+from tests.projections.care_oracle import Care
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RESOLVES = {ev.Redriven: "redriven", ev.Discarded: "discarded", ev.Cancelled: "cancelled"}
@@ -62,6 +63,7 @@ class Oracle:
         self.dead_letters: dict[int, Row] = {}
         self.trips: dict[Key, Row] = {}
         self.daemons: dict[str, Row] = {}
+        self.care = Care()
         self.rejected: dict[Key, str] = {}
 
     def read(self, stream: str, deliveries: Iterable[Delivery]) -> None:
@@ -77,6 +79,7 @@ class Oracle:
                 self._kept(record)
             else:
                 self._control(stream, record)
+                self.care.take(record)
 
     def _invocation(self, record: Recorded) -> None:
         _, project, role, id_, event = record.subject.split(".")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import duckdb
 import msgspec
 import pytest
 
-from bus.events import ops
+from bus.events import finding, ops
 from projections import sources
 from tests.projections.bad_day import history
-from tests.projections.written import Written
+from tests.projections.written import START, Written
+
+OPENED = finding.Opened(
+    kind=finding.Kind.RAISED, severity=finding.Severity.CONCERN, title="it is slow", subject="shop/coder", since=START
+)
+GONE = finding.Closed(reason=finding.CloseReason.GONE)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +49,47 @@ def test_finding_says_its_last_word(day: duckdb.DuckDBPyConnection) -> None:
     assert rows(day, "SELECT kind, subject, severity, title FROM findings WHERE fingerprint = 'f1'") == [
         ("dead_letters", "shop/broken", "ultra", "9 dead letters")
     ]
+
+
+def test_what_is_raised_belongs_to_the_opening_after_it(tables: duckdb.DuckDBPyConnection) -> None:
+    """A finding that is only raised is no row; raised before its opening, and again after its end, it counts for the next one."""
+    log = Written()
+    raised = finding.Raised(by="shop/coder", severity=finding.Severity.CONCERN, title="it is slow")
+    log.control("f1", raised)
+    log.control("f2", raised, OPENED, raised, GONE, raised, OPENED)
+    log.tables(tables)
+    assert rows(tables, "SELECT fingerprint, opening, raised, first_seq, last_seq FROM findings ORDER BY ALL") == [
+        ("f2", 1, 2, 2, 5),
+        ("f2", 2, 1, 6, 7),
+    ]
+
+
+def test_silence_speaks_again_at_its_time(tables: duckdb.DuckDBPyConnection) -> None:
+    """A silenced finding speaks once its time is over, though no sweep has said so; an explained or a closed one does not."""
+    log = Written()
+    until = log.now() + timedelta(minutes=5)
+    log.control("f1", OPENED, finding.Silenced(owner="ann", reason="known", until=until))
+    log.control("f2", msgspec.structs.replace(OPENED, cause="f1"))
+    log.control("f3", OPENED, GONE)
+    log.tables(tables)
+    speak = []
+    for moment in (until - timedelta(microseconds=1), until):
+        tables.execute(f"CREATE OR REPLACE MACRO moment() AS TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S.%f}'")
+        speak.append(rows(tables, "SELECT fingerprint FROM findings WHERE speaks"))
+    assert speak == [[], [("f1",)]]
+
+
+def test_decision_knows_what_took_its_place(day: duckdb.DuckDBPyConnection) -> None:
+    """A superseded decision names its successor and leads to both events; the one that stands names none."""
+    assert rows(day, "SELECT number, supersedes, superseded_by FROM decisions ORDER BY number") == [
+        (1, None, 2),
+        (2, 1, None),
+    ]
+    cursor = day.execute("FROM decisions WHERE number = 1")
+    row = dict(zip([column[0] for column in cursor.description], cursor.fetchall()[0], strict=True))
+    condition, parameters = sources.events_of("decisions", row)
+    found = day.execute(f"SELECT key FROM events WHERE {condition} ORDER BY seq", parameters).fetchall()  # noqa: S608
+    assert found == [("1",), ("2",)]
 
 
 def test_action_ends_as_its_last_event_says(day: duckdb.DuckDBPyConnection) -> None:

@@ -34,6 +34,10 @@ TABLES = {
     "spend": ("hour", "project", "role", "model"),
     "hot.trips": ("stream", "seq"),
     "daemons": ("seat",),
+    "hot.findings": ("fingerprint", "opening"),
+    "ops_actions": ("id",),
+    "sweeps": ("id",),
+    "decisions": ("seq",),
 }
 
 
@@ -69,6 +73,10 @@ def expected(oracle: Oracle) -> dict[str, dict[tuple[Any, ...], Row]]:
         "spend": oracle.spend.values(),
         "hot.trips": oracle.trips.values(),
         "daemons": oracle.daemons.values(),
+        "hot.findings": oracle.care.findings.values(),
+        "ops_actions": oracle.care.actions.values(),
+        "sweeps": oracle.care.sweeps.values(),
+        "decisions": oracle.care.decisions.values(),
     }
     return {table: {tuple(row[name] for name in TABLES[table]): row for row in kept} for table, kept in found.items()}
 

@@ -16,7 +16,10 @@ from projections.query import Ask, Queries
 from tests.projections.bad_day import history
 from tests.projections.written import Written
 
-TABLES = ("hot.invocations", "hot.claims", "hot.standing", "dead_letters", "freezes", "daemons", "spend", "hot.trips")
+TABLES = (
+    *("hot.invocations", "hot.claims", "hot.standing", "dead_letters", "freezes", "daemons", "spend", "hot.trips"),
+    *("hot.findings", "ops_actions", "sweeps", "decisions"),
+)
 
 
 def contents(connection: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[object, ...]]]:
