@@ -14,6 +14,8 @@ from services.incident.words import span
 
 #: Lines of the timeline, and trials of guards, that the draft shows.
 _LINES, _TRIALS = 300, 10
+#: Seconds within which nobody asks why it was not noticed sooner.
+_SOON_S = 60.0
 #: Characters of a cell: the draft is an event, and must fit into one.
 _CELL = 500
 
@@ -147,7 +149,8 @@ def _guards(found: Findings) -> Iterator[str]:
 
 def _questions(incident: Incident, found: Findings) -> Iterator[str]:
     detected = (incident.declared_at - incident.since).total_seconds()
-    yield f"- Could it have been noticed before {span(detected)} had passed?"
+    if detected > _SOON_S:
+        yield f"- Could it have been noticed before {span(detected)} had passed?"
     if incident.first_acknowledged_at is None:
         yield "- Why has nobody acknowledged it?"
     if any("is over: people are called again" in line.what for line in found.lines):

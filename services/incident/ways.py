@@ -15,7 +15,7 @@ import stat
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -40,6 +40,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
     title: str
     body: str
+    #: How urgent a service shows it: ``failure`` for a call, ``info`` for news.
+    kind: Literal["failure", "info"] = "info"
 
 
 class Way(Protocol):
@@ -126,6 +128,7 @@ class Apprise:
         sent = one.notify(
             title=page.title,
             body=page.body,
+            notify_type=page.kind,
             body_format="text",
             timeout=self._limit_s,
             log_callback=lambda entry, _plugin: said.append(str(entry.message)),

@@ -62,7 +62,9 @@ def page(incident: Incident, now: datetime) -> Page:
         lines.append(f"look: {incident.command}")
     lines.append(f"have it: systems incident ack {incident.number}")
     return Page(
-        title=f"[{incident.severity}] incident {incident.number}: {incident.title}"[:200], body="\n".join(lines)
+        title=f"[{incident.severity}] incident {incident.number}: {incident.title}"[:200],
+        body="\n".join(lines),
+        kind="failure",
     )
 
 

@@ -97,6 +97,7 @@ async def test_handler_calls_until_acknowledged_and_after_a_lapse(rig: Rig, hook
     assert [impact.project for impact in declared.affected] == ["shop"]
     await hook.until(lambda: len(hook.calls) >= 2)
     assert "incident 1: no agent_runner beats" in hook.calls[0][1]["title"]
+    assert hook.calls[0][1]["type"] == "failure"
     await desk.acknowledge("1", for_s=1.0)
     acked, _ = await said(rig, ev.Acknowledged)
     lapsed, _ = await said(rig, ev.AcknowledgementExpired)
