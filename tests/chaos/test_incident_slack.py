@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from bus.events import daemon, finding
 from bus.events import incident as ev
@@ -23,8 +22,6 @@ from tests.slack.fake import FakeSlack, fake_slack, spoken
 from tests.slack.people import Person
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.soak]
-
-log = structlog.get_logger()
 
 #: Seconds after which Bob is called.
 BOB_AFTER_S = 2
@@ -149,7 +146,7 @@ class Story:
         return channel, await self.slack.said(channel, words)
 
 
-async def test_incident_is_handled_from_slack_alone(tmp_path: Path) -> None:
+async def test_incident_is_handled_from_slack_alone(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Affected projects are told, people are called until one has it, the clock nags, one of two closes, the post-mortem is right."""
     async with fake_slack() as slack, Webhook().served() as hook:
         story = Story(Fleet(tmp_path), slack)
@@ -157,7 +154,7 @@ async def test_incident_is_handled_from_slack_alone(tmp_path: Path) -> None:
             await story.up(hook)
             async with story.fleet.bus() as desk:
                 coder, gave_up = await _given_up(story, desk)
-                await _told(story, desk, gave_up)
+                request.node.add_report_section("call", "openings", await _told(story, desk, gave_up))
                 pressed = await _called(story, desk, hook)
                 await _acknowledged(story, desk, hook, pressed)
                 await _broadcast(story, desk)
@@ -191,8 +188,9 @@ async def _given_up(story: Story, desk: Desk) -> tuple[str, Recorded]:
     return child.subject.split(".")[3], gave_up
 
 
-async def _told(story: Story, desk: Desk, gave_up: Recorded) -> None:
-    """The opening is in the channel of each affected project, in its own words; how long it took is logged."""
+async def _told(story: Story, desk: Desk, gave_up: Recorded) -> str:
+    """The opening is in the channel of each affected project, in its own words: how long that took, for `pytest -rP`."""
+    took = []
     _, declared = await first(desk, ev.Declared)
     found = await desk.control.subject(
         lambda r: isinstance(r.data, finding.Opened) and r.subject.split(".")[2] == declared.finding
@@ -208,9 +206,9 @@ async def _told(story: Story, desk: Desk, gave_up: Recorded) -> None:
         assert f"Hits {other}" not in said, said
         posted = await _posted(desk, f"#{name}", head["ts"])
         assert gave_up.seq < found.seq < posted.seq
-        for what, since in (("given_up", gave_up), ("finding", found)):
-            seconds = round(float(head["ts"]) - since.stored_at.timestamp(), 3)
-            log.info("opening_posted", channel=name, after_the_event=what, seconds=seconds)
+        for what, since in (("it was given up", gave_up), ("the finding", found)):
+            took.append(f"#{name}: {float(head['ts']) - since.stored_at.timestamp():.3f} s after {what}")
+    return "\n".join(took)
 
 
 async def _posted(desk: Desk, target: str, ts: str) -> Recorded:
