@@ -64,6 +64,12 @@ found AS (
     WHERE ended_at > moment() - INTERVAL 1 HOUR AND outcome IN ('completed', 'failed', 'swept')
     UNION ALL
     SELECT
+        'findings', CASE WHEN bool_or(severity = 'ultra') THEN 'ultra' WHEN count(*) > 0 THEN 'concern' ELSE 'nominal' END, count(*),
+        'the worst is ' || arg_min(subject || ': ' || title, {severity: severity <> 'ultra', seq: opened_seq}),
+        min(opened_at), 'CONTROL', arg_min(opened_seq, {severity: severity <> 'ultra', seq: opened_seq})
+    FROM findings WHERE speaks
+    UNION ALL
+    SELECT
         'drills', CASE WHEN count(*) > 0 THEN 'concern' ELSE 'nominal' END, count(*),
         string_agg('the last of the ' || guard || ' failed: ' || got, '; '), min(drilled_at), 'CONTROL', min(seq)
     FROM (SELECT * FROM drills QUALIFY row_number() OVER (PARTITION BY guard ORDER BY seq DESC) = 1)

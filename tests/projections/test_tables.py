@@ -17,7 +17,7 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 from bus import envelope as ce
-from bus.events import daemon, drill, freeze, guard, loop, quota, registry
+from bus.events import daemon, drill, finding, freeze, guard, loop, quota, registry
 from bus.events import invocation as ev
 from bus.store import CONTROL, INVOCATIONS
 from bus.subjects import Ref
@@ -281,6 +281,26 @@ def test_health(told: Told) -> None:
     told(("r5", freeze.Thawed(frozen_s=1)))
     assert told.health("kill switch") == ("nominal", 0)
     assert told.ask("SELECT guard, cleared_by FROM guard_trips") == [("kill_switch", "thawed")]
+
+
+def test_health_hears_findings_that_speak(told: Told) -> None:
+    """Open findings count in health, the worst of them first; what another one explains, or a person has silenced, does not."""
+    told.look_at(datetime.fromisoformat("2026-01-01T00:00:00"))
+    found = finding.Opened(
+        kind=finding.Kind.BACKLOG,
+        severity=finding.Severity.CONCERN,
+        title="9 wait",
+        subject="shop/coder",
+        since=told.control.at,
+    )
+    told(("f1", found), ("f2", msgspec.structs.replace(found, severity=finding.Severity.ULTRA, title="nobody runs")))
+    told(("f3", msgspec.structs.replace(found, cause="f2")))
+    health = "SELECT verdict, number, what, seq = (SELECT opened_seq FROM findings WHERE fingerprint = '{}') FROM v_health WHERE looked_at = 'findings'"
+    assert told.ask(health.format("f2")) == [("ultra", 2, "the worst is shop/coder: nobody runs", True)]
+    told(("f2", finding.Silenced(owner="ann", reason="known", until=told.control.at + timedelta(hours=1))))
+    assert told.ask(health.format("f1")) == [("concern", 1, "the worst is shop/coder: 9 wait", True)]
+    told(("f1", finding.Closed(reason=finding.CloseReason.GONE)))
+    assert told.health("findings") == ("nominal", 0)
 
 
 def test_what_a_drill_leaves_behind_concerns_nobody(told: Told) -> None:
