@@ -27,7 +27,7 @@ test: install
 
 # What takes long, or repeats many times what `make test` shows once: 20 kills, a day in compressed time.
 soak: install
-	$(BIN)/pytest -n $(JOBS) --dist worksteal -m soak --timeout 900 $(TESTS)
+	$(BIN)/pytest -n $(JOBS) --dist worksteal -m soak --timeout 900 -o faulthandler_timeout=900 $(TESTS)
 
 # What CI also checks.
 check: lint types
