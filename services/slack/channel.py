@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import msgspec
@@ -56,7 +57,7 @@ class Channel:
         suspect: Callable[[Notice], bool],
         settle: Callable[[Notice], None],
         answer: Callable[[Notice, str], Awaitable[None]],
-        moot: Callable[[Notice], str],
+        moot: Callable[[Notice], Awaitable[str]],
         refusing: Callable[[str, Refused | None], Awaitable[None]],
     ) -> None:
         """Nothing is sent yet.
@@ -80,6 +81,9 @@ class Channel:
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._not_before = 0.0
+        #: Whether that is our own patience, which a call to somebody need not have.
+        self._patient = False
+        self._hurry = asyncio.Event()
         self._looked: set[str] = set()
         self._refused: Refused | None = None
         self._refused_at: datetime | None = None
@@ -107,6 +111,10 @@ class Channel:
         """One more to show."""
         self.lane.add(notice)
         self._news.set()
+        if notice.page is not None and self._patient:
+            # An order waits no longer than it is worth something: it is tried at once, whatever was tried in vain before.
+            self._not_before = self._loop.time()
+            self._hurry.set()
 
     async def run(self) -> None:
         """For ever."""
@@ -125,7 +133,7 @@ class Channel:
                 sent = await self._show(work)
             except Limited as exc:
                 self.lane.put_back(work)
-                self._not_before = self._loop.time() + exc.seconds
+                self._not_before, self._patient = self._loop.time() + exc.seconds, False
                 log.info("slack_limited", channel=self.name, seconds=exc.seconds, waiting=len(self.lane))
             except Refused as exc:
                 await self._refuse(work, exc)
@@ -137,7 +145,7 @@ class Channel:
             else:
                 if sent:
                     self._pause = _AGAIN_S
-                    self._not_before = self._loop.time() + 1 / per_second
+                    self._not_before, self._patient = self._loop.time() + 1 / per_second, False
                     await self._well()
 
     async def _gathered(self, work: Work, burst: int) -> Work:
@@ -154,16 +162,19 @@ class Channel:
     async def _wait(self) -> None:
         """Until something may be sent."""
         while (left := self._not_before - self._loop.time()) > 0:
-            await asyncio.sleep(left)
+            self._hurry.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), left)
 
     def _later(self) -> None:
+        self._patient = True
         self._not_before = self._loop.time() + self._pause
         self._pause = min(_AGAIN_MAX_S, self._pause * 2)
 
     async def _show(self, work: Work) -> bool:
         """Show it, unless it is shown already: whether anything was sent."""
         first = work.first
-        if first.page is not None and (why := self._moot(first)):
+        if first.page is not None and (why := await self._moot(first)):
             await self._done(work, why)
             return False
         head = None
@@ -255,8 +266,8 @@ class Channel:
 
     async def _refuse(self, work: Work, exc: Refused) -> None:
         """Slack does not take it."""
-        if exc.of_message or work.first.page is not None:
-            # No form of this message is taken, or nobody can be called so: what waits behind it must not wait for it.
+        if exc.of_message or work.first.page is not None or work.first.passing:
+            # No form of this message is taken, or nobody is reached so: what waits behind it must not wait for it.
             await self._record.withheld(self.name, str(exc), list(work.notices))
             await self._done(work, str(exc))
             return

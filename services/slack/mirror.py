@@ -13,10 +13,13 @@ from datetime import timedelta
 
 import structlog
 
+from bus import errors
 from bus.events import incident
 from bus.store import CONTROL, INVOCATIONS, Recorded
 from services.daemon import Bus, Evidence
 from services.fleet.registry import Registry
+from services.incident.ledger import scope
+from services.incident.state import Incident, evolve
 from services.slack import plan
 from services.slack.alarm import Alarm
 from services.slack.board import Board
@@ -126,15 +129,39 @@ class Mirror:
         for stream, filters in plan.filters(self.fleet.slack).items():
             self.sources[stream].ask_for(filters)
 
-    def _moot(self, notice: Notice) -> str:
-        """Why somebody need not be called any more."""
-        state = self.board.incidents.get(notice.incident)
+    async def _moot(self, notice: Notice) -> str:
+        """Why somebody need not be called any more.
+
+        The record is asked, for the board may lie behind it, above all after a start: nobody is called for what somebody has
+        acknowledged. Where it does not answer, the call goes out by what the board says.
+        """
+        assert notice.page is not None
+        try:
+            state = await self._stands(notice.incident)
+        except errors.BusError as exc:
+            log.warning("slack_incident_unread", incident=notice.incident, error=str(exc))
+            state = self.board.incidents.get(notice.incident)
         if state is not None and not state.pages:
             return f"not sent: incident {notice.incident} is {state.status.value}, nobody is called for it any more"
+        if state is not None and notice.page.page not in {line.page for line in state.lines}:
+            return f"not sent: another call has taken its place in incident {notice.incident}"
         limit = self._registry.settings.incidents.answer_within
         if self._bus.author.now() - notice.at > timedelta(seconds=limit):
             return f"not sent: Slack took nothing within {limit:g} s"
         return ""
+
+    async def _stands(self, number: int) -> Incident | None:
+        """An incident as the record has it now.
+
+        Raises:
+            BusError: the server does not answer.
+        """
+        state: Incident | None = None
+        async with aclosing(self._bus.store.read(CONTROL, scope(number))) as records:
+            async for record in records:
+                if record.data is not None:
+                    state = evolve(state, number, record.data, record.seq, record.stored_at)
+        return state
 
     async def _answer(self, notice: Notice, why: str) -> None:
         """Say what became of a call; once."""
@@ -142,7 +169,9 @@ class Mirror:
         assert order is not None
         async with aclosing(self._bus.store.read(CONTROL, f"ctl.incident.{notice.incident}.paged")) as answers:
             async for answer in answers:
-                if isinstance(answer.data, incident.Paged) and answer.data.page == order.page:
+                said = answer.data
+                # That it went out is also said after the warden has given it up.
+                if isinstance(said, incident.Paged) and said.page == order.page and (said.ok or why):
                     return
         paged = incident.Paged(
             page=order.page,

@@ -41,6 +41,8 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""
     #: It goes before everything that is not.
     urgent: bool = False
+    #: It is worth nothing later: what Slack refuses of it is withheld, and not tried again.
+    passing: bool = False
     #: The order that it carries out, which is to be answered.
     page: PageDue | None = None
     #: Incident of that order.

@@ -230,7 +230,8 @@ def _reminder(record: Recorded, kind: str, state: Incident, fleet: Fleet) -> Ite
         acted = _ACTOR.match(nags)
         user = acted["user"] if acted else fleet.people.get(nags, "")
         if user:
-            yield _set(_notice(record, kind, user, incident_words.reminder(state, record.data)), urgent=True)
+            one = _notice(record, kind, user, incident_words.reminder(state, record.data))
+            yield _set(one, urgent=True, passing=True)
 
 
 def _page(record: Recorded, kind: str, board: Board, number: int) -> Iterator[Notice]:

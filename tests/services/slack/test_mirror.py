@@ -214,6 +214,68 @@ async def test_call_is_answered(stand: Stand) -> None:
     assert [message["blocks"][0]["text"]["text"] for message in direct.messages] == ["📟 Incident 1 calls you: Fire"]
 
 
+async def test_acknowledgement_that_is_read_later_stops_a_call(stand: Stand) -> None:
+    """A mirror that starts behind the record reads an order long before its acknowledgement, and calls nobody for it."""
+    ann = stand.slack.workspace.user("ann").id
+    await stand.settings({})
+    await declared(stand)
+    order = incident.PageDue(page="p", person="ann", way="slack", carrier=incident.Carrier.SLACK, target=ann)
+    await stand.control("1", order)
+    for number in range(120):
+        await stand.opened("bus", f"number {number}")
+    await stand.control("1", incident.Acknowledged(by="ann"))
+    async with stand.mirror():
+        answer = await stand.rig.control.subject(lambda r: isinstance(r.data, incident.Paged))
+    assert (answer.data.ok, "nobody is called for it any more" in answer.data.error) == (False, True)
+    assert not stand.slack.workspace.direct(ann).messages
+
+
+async def test_call_of_a_round_that_is_over_is_not_sent(stand: Stand) -> None:
+    """An order from before an acknowledgement that has run out is not carried out: the new round has orders of its own."""
+    ann = stand.slack.workspace.user("ann").id
+    await stand.settings({})
+    await declared(stand)
+    order = incident.PageDue(page="p", person="ann", way="slack", carrier=incident.Carrier.SLACK, target=ann)
+    await stand.control("1", order)
+    await stand.control("1", incident.Acknowledged(by="ann"))
+    await stand.control("1", incident.AcknowledgementExpired(by="ann"))
+    async with stand.mirror():
+        answer = await stand.rig.control.subject(lambda r: isinstance(r.data, incident.Paged))
+    assert (answer.data.ok, "another call has taken its place" in answer.data.error) == (False, True)
+
+
+async def test_call_does_not_wait_for_patience(stand: Stand) -> None:
+    """While Slack is away the pauses grow; an order that comes within one is tried at once, and reaches its person."""
+    ann = stand.slack.workspace.user("ann").id
+    await stand.settings({})
+    async with stand.mirror() as mirror:
+        await declared(stand)
+        assert (await paged(stand, "ann", ann)).ok
+        channel = mirror.channels[ann]
+        channel._pause = 3600.0  # as after an hour without Slack
+        stand.slack.scripts.append(Script("http_500"))
+        lost = incident.PageDue(
+            page="p-lost", person="ann", way="slack", carrier=incident.Carrier.SLACK, target=ann, attempt=2
+        )
+        await stand.control("1", lost)
+        await stand.slack.until(lambda: [call for call in stand.slack.calls if call.answer == "http_500"])
+        while not channel._patient:
+            await asyncio.sleep(0.01)
+        assert (await paged(stand, "ann", ann, attempt=3)).ok
+
+
+async def test_reminder_that_nobody_gets(stand: Stand) -> None:
+    """Whoever owes an update has left: that is on the record, and holds up nothing."""
+    bob = stand.slack.workspace.user("bob", deleted=True).id
+    await stand.settings({})
+    async with stand.mirror():
+        await declared(stand)
+        nag = incident.Updated(text="no news yet", by="clock", automatic=True, nags=f"slack:{bob} (bob)")
+        await stand.control("1", nag)
+        (withheld,) = await stand.recorded("withheld")
+    assert (withheld.data.channel, withheld.data.kinds) == (bob, {"incident.updated": 1})
+
+
 async def test_deleted_head(stand: Stand) -> None:
     """When somebody has deleted the message that is to be changed, it is shown anew."""
     await stand.settings({})
