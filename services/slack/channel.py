@@ -151,7 +151,7 @@ class Channel:
     async def _gathered(self, work: Work, burst: int) -> Work:
         """In a crowd, with all changes of the same kind whose messages do not stand by themselves: they were put together too."""
         first = work.first
-        if work.together or first.urgent or first.place is not Place.UPDATE or len(self.lane) <= burst:
+        if work.together or work.hastened or first.place is not Place.UPDATE or len(self.lane) <= burst:
             return work
         if await self._record.head(self.name, first.key) is not None:
             return work
@@ -187,7 +187,7 @@ class Channel:
         if len(left) < len(work.notices):
             await self._done(msgspec.structs.replace(work, notices=tuple(n for n in work.notices if n not in left)), "")
             if left:
-                self.lane.put_back(lane.work_of(left, together=work.together))
+                self.lane.put_back(lane.rest(work, left))
             return False
         try:
             await self._send(work, head)

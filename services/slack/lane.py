@@ -29,6 +29,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     message: Message
     #: Several events that are shown as one message, which is nobody's head.
     together: bool = False
+    #: It is urgent, or something urgent of its thread waits behind it.
+    hastened: bool = False
     #: It was sent, and nobody can say whether it stands.
     unsure: bool = False
 
@@ -78,7 +80,7 @@ class Lane:
 
     def put_back(self, work: Work) -> None:
         """It was not shown: it is next again, but for what is urgent."""
-        if work.first.urgent:
+        if work.hastened:
             # Also before what was put back earlier and is not urgent: what comes after it in its thread must wait for it.
             self._again.appendleft(work)
         else:
@@ -90,9 +92,8 @@ class Lane:
             return self._again.popleft()
         if self._urgent:
             first = self._urgent.popleft()
-            if first.place is Place.UPDATE:
-                return _one(self._updates(first, self._urgent))
-            return _one([first])
+            found = self._updates(first, self._urgent) if first.place is Place.UPDATE else [first]
+            return msgspec.structs.replace(_one(found), hastened=True)
         if not self._main:
             return None
         crowded = len(self._main) > burst
@@ -141,13 +142,13 @@ class Lane:
     def _goes_first(self, work: Work) -> bool:
         """What was taken before goes before what is urgent if it is, or is of the same thread."""
         key = self._urgent[0].key
-        return work.first.urgent or any(notice.key == key != "" for notice in work.notices)
+        return work.hastened or any(notice.key == key != "" for notice in work.notices)
 
     def drop(self) -> list[Notice]:
         """Everything that waits and is not urgent, taken out."""
-        again = [work for work in self._again if not work.first.urgent]
+        again = [work for work in self._again if not work.hastened]
         found = [*(notice for work in again for notice in work.notices), *self._main]
-        self._again = deque(work for work in self._again if work.first.urgent)
+        self._again = deque(work for work in self._again if work.hastened)
         self._main.clear()
         return found
 
@@ -190,9 +191,10 @@ def _group(notice: Notice) -> tuple[str, Place, str]:
     return notice.kind, notice.place, notice.key if notice.place is Place.REPLY else ""
 
 
-def work_of(notices: Sequence[Notice], *, together: bool) -> Work:
+def rest(work: Work, left: Sequence[Notice]) -> Work:
     """What is left of a work, as one."""
-    return several(notices) if together and len(notices) > 1 else _one(notices)
+    found = several(left) if work.together and len(left) > 1 else _one(left)
+    return msgspec.structs.replace(found, hastened=work.hastened)
 
 
 def _one(notices: Sequence[Notice]) -> Work:

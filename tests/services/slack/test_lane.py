@@ -183,6 +183,25 @@ def test_urgent_that_was_not_sent_is_before_what_follows_it() -> None:
     assert [work.first.seq for work in drained(lane, 20)] == [2, 3, 1]
 
 
+def test_what_went_along_and_was_not_sent_is_before_what_follows_it() -> None:
+    """What an urgent one takes along is not urgent itself, and is still next when Slack did not take it."""
+    lane = Lane("C1")
+    reply = {"key": "incident:1", "place": Place.REPLY}
+    lane.add(notice(1))
+    for one in (notice(2, **reply), notice(3, **reply, urgent=True)):  # type: ignore[arg-type]
+        work = lane.take(20)
+        assert work is not None
+        lane.put_back(work)
+        lane.add(one)
+    went_along = lane.take(20)
+    assert went_along is not None
+    assert went_along.first.seq == 2
+    lane.put_back(went_along)
+    assert [one.seq for one in lane.drop()] == [1]
+    lane.add(notice(4, **reply))  # type: ignore[arg-type]
+    assert [work.first.seq for work in drained(lane, 20)] == [2, 3, 4]
+
+
 @given(st.sets(st.integers(1, 10_000)))
 def test_sequences_survive_their_text(numbers: set[int]) -> None:
     """Sequences that are packed are the same when they are unpacked."""
