@@ -54,6 +54,7 @@ _FOLD = (
     "ops",
     "sweeps",
     "decisions",
+    "cards",
 )
 #: How a file of the fold names the events that it has to run for.
 _READS = "-- reads: "

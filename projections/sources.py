@@ -38,6 +38,7 @@ MADE_OF: dict[str, str] = {
     "sweeps": "noun = 'sweep' AND key = $id",
     "findings": "noun = 'finding' AND key = $fingerprint AND seq BETWEEN $first_seq AND $last_seq",
     "incidents": "noun = 'incident' AND key = CAST($number AS VARCHAR)",
+    "cards": "noun = 'card' AND key = $seat AND seq BETWEEN $first_seq AND $last_seq",
     "ops_actions": "noun = 'ops' AND key = $id",
     "schedules": (
         "(noun = 'schedule' AND key = $project || '_' || $role || '_' || $name) OR (noun = 'invocation' AND "

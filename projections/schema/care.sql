@@ -1,4 +1,4 @@
--- What is done about the fleet: the monitor's sweeps, what people and daemons do, and what was decided.
+-- What is done about the fleet: the monitor's sweeps, what people and daemons do, what was decided, and what waits for a person.
 CREATE TABLE IF NOT EXISTS sweeps (
     id VARCHAR NOT NULL,
     "trigger" VARCHAR,
@@ -126,3 +126,49 @@ COMMENT ON COLUMN decisions.superseded_by IS 'Number of the decision that has ta
 COMMENT ON COLUMN decisions.decided_at IS 'When it was recorded';
 COMMENT ON COLUMN decisions.seq IS 'Sequence in CONTROL';
 COMMENT ON COLUMN decisions.superseded_seq IS 'Sequence in CONTROL of the decision that has taken its place';
+
+CREATE TABLE IF NOT EXISTS cards (
+    seat VARCHAR NOT NULL,
+    opening BIGINT NOT NULL,
+    state VARCHAR NOT NULL,
+    instance VARCHAR,
+    host VARCHAR,
+    reason VARCHAR,
+    why VARCHAR,
+    command VARCHAR,
+    since TIMESTAMP,
+    pid BIGINT,
+    boot_id VARCHAR,
+    handed_by VARCHAR,
+    operation VARCHAR,
+    closed_because VARCHAR,
+    closed_by VARCHAR,
+    waited_s DOUBLE,
+    opened_at TIMESTAMP NOT NULL,
+    closed_at TIMESTAMP,
+    closed_seq UBIGINT,
+    first_seq UBIGINT NOT NULL,
+    last_seq UBIGINT NOT NULL
+);
+COMMENT ON TABLE cards IS 'What waits or has waited for a person: one row for each time that a seat had a card';
+COMMENT ON COLUMN cards.seat IS 'Where the daemon sits: <instance>_<host>';
+COMMENT ON COLUMN cards.opening IS 'Which card of the seat it is, from 1';
+COMMENT ON COLUMN cards.state IS 'open (a person has to do something) or closed';
+COMMENT ON COLUMN cards.instance IS 'Which process';
+COMMENT ON COLUMN cards.host IS 'Machine on whose shell the command is pasted';
+COMMENT ON COLUMN cards.reason IS 'gave_up, human, hung, deaf, inside or silent, as it was told last';
+COMMENT ON COLUMN cards.why IS 'The same as a sentence';
+COMMENT ON COLUMN cards.command IS 'What a person runs';
+COMMENT ON COLUMN cards.since IS 'Since when a person is needed, as it was told last';
+COMMENT ON COLUMN cards.pid IS 'Process, while it ran; NULL for none';
+COMMENT ON COLUMN cards.boot_id IS 'Boot id that is to be replaced; empty for none';
+COMMENT ON COLUMN cards.handed_by IS 'Who says so: launcher, a daemon of the watch ring, or whoever asked for an action';
+COMMENT ON COLUMN cards.operation IS 'Action that it belongs to, see ops_actions; empty for none';
+COMMENT ON COLUMN cards.closed_because IS 'back (another boot id sits there) or heard (it works again by itself); NULL while it is open';
+COMMENT ON COLUMN cards.closed_by IS 'Boot id that sat there then';
+COMMENT ON COLUMN cards.waited_s IS 'Seconds that it waited';
+COMMENT ON COLUMN cards.opened_at IS 'When it was first handed to a person';
+COMMENT ON COLUMN cards.closed_at IS 'When it was over; NULL while it is open';
+COMMENT ON COLUMN cards.closed_seq IS 'Sequence in CONTROL of the event that closed it';
+COMMENT ON COLUMN cards.first_seq IS 'Sequence in CONTROL of the event that opened it';
+COMMENT ON COLUMN cards.last_seq IS 'Sequence in CONTROL of its last event';

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from bus.events import (
+    card,
     daemon,
     decision,
     finding,
@@ -79,7 +80,7 @@ def history() -> Written:
 
 
 def looked_after(log: Written) -> None:
-    """What people and the monitor do about that day: a sweep, two findings, two actions, a decision and its successor."""
+    """What people and the monitor do about that day: a sweep, findings, actions, a card, a decision and its successor."""
     dead = finding.Opened(
         kind=finding.Kind.DEAD_LETTERS,
         severity=finding.Severity.CONCERN,
@@ -117,6 +118,16 @@ def looked_after(log: Written) -> None:
         "o1", restart, ops.Started(limit_s=60), ops.Finished(ok=True, took_s=1.5, evidence=msgspec.Raw(b'{"pid":7}'))
     )
     log.control("o2", restart, ops.Refused(reason="not from inside"))
+    handed = card.Opened(
+        instance="warden",
+        host="vm",
+        reason=card.Reason.INSIDE,
+        why="it cannot restart itself",
+        command="systems restart warden",
+        since=log.now(),
+        operation="o2",
+    )
+    log.control("warden_vm", handed, card.Closed(reason=card.End.BACK, boot_id="boot-2", waited_s=1), handed)
     trouble(log)
     log.control("1", decision.Recorded(number=1, title="Two runners", by="ann", decision="two"))
     log.control("2", decision.Recorded(number=2, title="Four runners", by="bob", decision="four", supersedes=1))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bus.events import decision, finding, ops, sweep
+from bus.events import card, decision, finding, ops, sweep
 
 if TYPE_CHECKING:
     from tests.projections.histories import Stream
@@ -23,9 +23,10 @@ _EVIDENCE = (
 
 
 def care(stream: Stream, count: int) -> None:
-    """Findings, actions, sweeps and decisions, over few names."""
+    """Findings, actions, sweeps, decisions and cards, over few names."""
+    makers = (_finding, _finding, _finding, _action, _sweep, _decision, _card)
     for _ in range(count):
-        stream.control(*stream.chance.choice((_finding, _finding, _finding, _action, _sweep, _decision))(stream))
+        stream.control(*stream.chance.choice(makers)(stream))
 
 
 def _finding(stream: Stream) -> tuple[str, Any]:
@@ -123,3 +124,23 @@ def _decision(stream: Stream) -> tuple[str, Any]:
         supersedes=chance.choice([0, 0, number - 1, 5]),
     )
     return str(number), made
+
+
+def _card(stream: Stream) -> tuple[str, Any]:
+    chance = stream.chance
+    opened = card.Opened(
+        instance="warden",
+        host=f"host {stream.seq}",
+        reason=chance.choice(list(card.Reason)),
+        why=f"why {stream.seq}",
+        command="systems up",
+        since=stream.at,
+        pid=chance.choice([0, 7]),
+        boot_id=chance.choice(["", "b1"]),
+        by=chance.choice(["", "launcher"]),
+        operation=chance.choice(["", "o1"]),
+    )
+    closed = card.Closed(
+        reason=chance.choice(list(card.End)), boot_id=chance.choice(["", "b2"]), waited_s=chance.choice([0.0, 2.5])
+    )
+    return chance.choice(["warden_h", "archiver_h"]), chance.choice([opened, closed])

@@ -1,4 +1,4 @@
-"""Findings, actions, sweeps and decisions, folded by plain dicts, one event after the other."""
+"""Findings, actions, sweeps, decisions and cards, folded by plain dicts, one event after the other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from bus.events import decision, finding, ops, sweep
+from bus.events import card, decision, finding, ops, sweep
 from bus.store import Recorded
 
 Row = dict[str, Any]
@@ -31,6 +31,10 @@ class Care:
         self.actions: dict[str, Row] = {}
         self.sweeps: dict[str, Row] = {}
         self.decisions: dict[int, Row] = {}
+        #: By seat and opening.
+        self.cards: dict[tuple[str, int], Row] = {}
+        self._handed: dict[str, int] = {}
+        self._waiting: set[str] = set()
         self._openings: dict[str, int] = {}
         self._open: set[str] = set()
         self._superseded: dict[int, Row] = {}
@@ -47,6 +51,8 @@ class Care:
                 self._sweep(id_, record)
             case "decision":
                 self._decision(record)
+            case "card":
+                self._card(id_, record)
             case _:
                 pass
 
@@ -141,6 +147,31 @@ class Care:
         for row in self.decisions.values():
             row.update(self._superseded.get(row["number"], {}))
 
+    def _card(self, seat: str, record: Recorded) -> None:
+        data, at = record.data, plain(record.stored_at)
+        if isinstance(data, card.Opened):
+            if seat not in self._waiting:
+                self._waiting.add(seat)
+                self._handed[seat] = self._handed.get(seat, 0) + 1
+                self.cards[seat, self._handed[seat]] = dict.fromkeys(_NOT_OVER) | {
+                    "seat": seat,
+                    "opening": self._handed[seat],
+                    "state": "open",
+                    "opened_at": at,
+                    "first_seq": record.seq,
+                }
+            row = self.cards[seat, self._handed[seat]]
+            row |= {"instance": data.instance, "host": data.host, "reason": data.reason.value, "why": data.why}
+            row |= {"command": data.command, "since": plain(data.since), "pid": data.pid or None}
+            row |= {"boot_id": data.boot_id, "handed_by": data.by, "operation": data.operation}
+            row["last_seq"] = record.seq
+        elif seat in self._waiting:
+            assert isinstance(data, card.Closed)
+            self._waiting.remove(seat)
+            row = self.cards[seat, self._handed[seat]]
+            row |= {"state": "closed", "closed_because": data.reason.value, "closed_by": data.boot_id}
+            row |= {"waited_s": data.waited_s, "closed_at": at, "closed_seq": record.seq, "last_seq": record.seq}
+
 
 def _told(data: finding.Opened | finding.Changed) -> Row:
     """What each telling says anew."""
@@ -167,6 +198,7 @@ _NOT_DONE = (
     *("evidence", "requested_at", "requested_seq", "refused_at", "refused_seq"),
     *("started_at", "started_seq", "finished_at", "finished_seq"),
 )
+_NOT_OVER = ("closed_because", "closed_by", "waited_s", "closed_at", "closed_seq")
 _NOT_SWEPT = (
     *("verdict", *sweep.Counts.__struct_fields__, "unseen", "findings", "positions", "took_ms", "next_at"),
     *("started_at", "started_seq", "finished_at", "finished_seq"),

@@ -1,4 +1,4 @@
-"""What is done about a fleet, as tables: sweeps, findings, actions, decisions."""
+"""What is done about a fleet, as tables: sweeps, findings, actions, decisions, cards."""
 
 from __future__ import annotations
 
@@ -92,6 +92,14 @@ def test_decision_knows_what_took_its_place(day: duckdb.DuckDBPyConnection) -> N
     assert found == [("1",), ("2",)]
 
 
+def test_card_that_is_handed_again_is_a_row_of_its_own(day: duckdb.DuckDBPyConnection) -> None:
+    """A closed card says who sits there now and how long it waited; the next one of the seat waits by itself."""
+    assert rows(day, "SELECT opening, state, closed_because, closed_by, waited_s FROM cards ORDER BY opening") == [
+        (1, "closed", "back", "boot-2", 1.0),
+        (2, "open", None, None, None),
+    ]
+
+
 def test_action_ends_as_its_last_event_says(day: duckdb.DuckDBPyConnection) -> None:
     """A finished action is ok by its own word, a refused one is neither done nor failed, and says why."""
     assert rows(day, "SELECT id, state, ok, refused_because, evidence FROM ops_actions ORDER BY id") == [
@@ -102,7 +110,13 @@ def test_action_ends_as_its_last_event_says(day: duckdb.DuckDBPyConnection) -> N
 
 def test_rows_lead_back_to_their_events(day: duckdb.DuckDBPyConnection) -> None:
     """The sequences of a row are those of the first and the last event that it was made of."""
-    for table, key in (("sweeps", "id"), ("findings", "fingerprint"), ("ops_actions", "id"), ("incidents", "number")):
+    for table, key in (
+        ("sweeps", "id"),
+        ("findings", "fingerprint"),
+        ("ops_actions", "id"),
+        ("incidents", "number"),
+        ("cards", "seat"),
+    ):
         wrong = f"""
             SELECT t.{key} FROM {table} AS t
             WHERE NOT EXISTS (FROM events AS e WHERE e.stream = 'CONTROL' AND e.seq = t.first_seq AND e.key = CAST(t.{key} AS VARCHAR))
@@ -131,6 +145,7 @@ def test_evidence_that_is_no_text_stops_nobody(tables: duckdb.DuckDBPyConnection
         ("findings", "finding"),
         ("ops_actions", "ops"),
         ("decisions", "decision"),
+        ("cards", "card"),
         ("incidents", "incident"),
     ],
 )

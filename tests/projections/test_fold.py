@@ -38,6 +38,7 @@ TABLES = {
     "ops_actions": ("id",),
     "sweeps": ("id",),
     "decisions": ("seq",),
+    "cards": ("seat", "opening"),
 }
 
 
@@ -77,6 +78,7 @@ def expected(oracle: Oracle) -> dict[str, dict[tuple[Any, ...], Row]]:
         "ops_actions": oracle.care.actions.values(),
         "sweeps": oracle.care.sweeps.values(),
         "decisions": oracle.care.decisions.values(),
+        "cards": oracle.care.cards.values(),
     }
     return {table: {tuple(row[name] for name in TABLES[table]): row for row in kept} for table, kept in found.items()}
 

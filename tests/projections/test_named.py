@@ -69,6 +69,7 @@ SAID: dict[str, dict[str, Any]] = {
     "incidents": {"number": 1, "severity": "ultra", "state": "closed", "projects": ["ledger"], "cause": "a bad input"},
     "actions": {"action": "restart", "target": "warden", "who": "ann", "why": "tired", "ok": True, "took_s": 1.5},
     "decided": {"number": 1, "title": "Two runners", "superseded": True},
+    "cards": {"state": "open", "instance": "warden", "command": "systems restart warden", "operation": "o2"},
     "columns": {"name": "state", "type": "VARCHAR"},
 }
 

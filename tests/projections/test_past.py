@@ -18,7 +18,7 @@ from tests.projections.written import Written
 
 TABLES = (
     *("hot.invocations", "hot.claims", "hot.standing", "dead_letters", "freezes", "daemons", "spend", "hot.trips"),
-    *("hot.findings", "ops_actions", "sweeps", "decisions"),
+    *("hot.findings", "ops_actions", "sweeps", "decisions", "cards"),
 )
 
 

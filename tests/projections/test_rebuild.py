@@ -27,7 +27,7 @@ ERA = "2026-11-25T09:00:00Z"
 #: Every table that events are folded into, and what people see.
 LOOKED_AT = (
     *("hot.all_invocations", "hot.every_claim", "dead_letters", "spend", "hot.trips", "daemons"),
-    *("hot.findings", "ops_actions", "sweeps", "decisions"),
+    *("hot.findings", "ops_actions", "sweeps", "decisions", "cards"),
     *("events", "rejected", "invocations", "claims", "attempts"),
 )
 
