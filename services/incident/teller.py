@@ -1,8 +1,9 @@
 """Tells affected projects by addresses of their own: the opening, each update, the closing, in words for each project.
 
 It follows the record by a durable consumer, so what was said while the warden was away is told when it is back, in order and
-at least once. A project that cannot be told after a few tries is left, and that is an event; its Slack channel is told by
-``slack_mirror``.
+at least once. All addresses of an event are told at the same time: one that does not answer holds up no other. What is on
+the record as told is not told again, however late the server hears that it was. A project that cannot be told after a few
+tries is left, and that is an event; its Slack channel is told by ``slack_mirror``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import structlog
 
 from bus import wire
 from bus.events import incident as ev
-from bus.store import read
+from bus.store import CONTROL, read
 from bus.topology import INCIDENT_NEWS
 from services.daemon import Bus
 from services.fleet.registry import Registry
@@ -38,10 +39,13 @@ def news(incident: Incident, event: object) -> Iterator[tuple[str, str]]:
     match event:
         case ev.Declared() | ev.Reopened():
             yield from ((project, words.opening(incident, project)) for project in incident.affected)
-        case ev.Affected(added=added):
+        case ev.Affected(added=added, removed=removed):
             for impact in added:
                 if impact.project in incident.affected and incident.open:
                     yield impact.project, words.opening(incident, impact.project)
+            for project in removed:
+                if project not in incident.affected:
+                    yield project, words.spared(incident, project, event.by)
         case ev.Updated():
             yield from ((project, words.update(incident, event, project)) for project in incident.affected)
         case ev.Mitigated():
@@ -97,14 +101,29 @@ class Teller:
         if incident is None:
             return
         title = f"[{incident.severity}] incident {incident.number}: {incident.title}"[:200]
+        done = {(told.project, told.way) for told in await self._told(incident.number, record.seq)}
+        calls = []
         for project, text in news(incident, record.data):
             known = self._registry.projects.get(project)
             for way in known.tell if known is not None else ():
-                error = await self._send(project, way, Page(title=title, body=text))
-                told = ev.Told(project=project, way=way, about=record.seq, ok=not error, error=error)
-                await self._ledger.act(incident.number, ask.Tell(told))
-                if error:
-                    log.error("project_untold", incident=incident.number, project=project, way=way, error=error)
+                if (project, way) not in done:
+                    page = Page(title=title, body=text)
+                    calls.append(self._tell_one(incident.number, record.seq, project, way, page))
+        for failed in filter(None, await asyncio.gather(*calls, return_exceptions=True)):
+            raise failed  # it comes again, and those who are told are on the record
+
+    async def _tell_one(self, number: int, about: int, project: str, way: str, page: Page) -> None:
+        error = await self._send(project, way, page)
+        told = ev.Told(project=project, way=way, about=about, ok=not error, error=error)
+        await self._ledger.act(number, ask.Tell(told))
+        if error:
+            log.error("project_untold", incident=number, project=project, way=way, error=error)
+
+    async def _told(self, number: int, about: int) -> list[ev.Told]:
+        """What is on the record of this event's having been told: it was handled before."""
+        records = self._bus.store.read(CONTROL, f"ctl.incident.{number}.told", start=about)
+        told = [record.data async for record in records if isinstance(record.data, ev.Told)]
+        return [one for one in told if one.about == about]
 
     async def _send(self, project: str, way: str, page: Page) -> str:
         limit_s = self._registry.settings.incidents.call_timeout

@@ -116,6 +116,11 @@ def update(incident: Incident, event: ev.Updated, project: str) -> str:
     return f"Incident {incident.number}: {own}{next_}"
 
 
+def spared(incident: Incident, project: str, by: str) -> str:
+    """To a project that was told it is hit, and is not."""
+    return f"Incident {incident.number} does not hit {project} after all, says {by}: {incident.title}"
+
+
 def closing(incident: Incident, project: str) -> str:
     """The last word to a project."""
     ended = incident.closed_at or incident.opened_at

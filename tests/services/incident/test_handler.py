@@ -241,6 +241,30 @@ async def test_handler_tells_each_project_in_its_words(rig: Rig, hook: Webhook) 
     assert untold.about < (await desk.find("1")).last_seq
 
 
+async def test_handler_tells_nobody_twice_and_lets_nobody_wait_for_another(rig: Rig, hook: Webhook) -> None:
+    """What an earlier warden has told is not told again, an address without an answer holds up no other, and who is spared hears it."""
+    desk = await settle(rig, hook, msgspec.structs.replace(QUICK, call_timeout=60.0))
+    await rig.bucket("registry").put(project_key("shop"), msgspec.json.encode(Project(tell=("DEAF", "SHOP_NEWS"))))
+    await rig.registry.load()
+    # It takes connections, and never answers.
+    taken: list[asyncio.StreamWriter] = []
+    deaf = await asyncio.start_server(lambda _, writer: taken.append(writer), "127.0.0.1", 0)
+    with (rig.home / "ways.env").open("a") as file:
+        port = deaf.sockets[0].getsockname()[1]
+        file.write(f"SHOP_NEWS={hook.address('shop-news')}\nDEAF=json://127.0.0.1:{port}/x\n")
+    one = await desk.declare("the shop is slow", severity=Severity.CONCERN, projects=["shop"])
+    for way in ("DEAF", "SHOP_NEWS"):
+        await desk.ledger.act(1, ask.Tell(ev.Told(project="shop", way=way, about=one.last_seq, ok=True)))
+    await desk.affect("1", remove=["shop"])
+    async with deaf:
+        await rig.warden()
+        await hook.until(lambda: hook.calls)
+        texts = [body["message"] for path, body in hook.calls if path == "shop-news"]
+        for writer in taken:
+            writer.close()
+    assert texts == ["Incident 1 does not hit shop after all, says ann: the shop is slow"]
+
+
 def _breaks(input: Any) -> Any:
     raise ValueError(input)
 
