@@ -8,7 +8,7 @@ whether that stands still at this moment.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime
 
@@ -76,6 +76,16 @@ class Sign(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat: Heartbeat | None = None
     #: It ended by running out of time; nobody took it back.
     expired: bool = False
+
+
+def before(own: Heartbeat, beats: Sequence[Heartbeat]) -> Heartbeat | None:
+    """Who goes first: another daemon of its kind in another seat that has started earlier; None for nobody. Pure.
+
+    One in the same seat is an earlier life of this one, whose heartbeat has not expired.
+    """
+    others = [beat for beat in beats if beat.daemon == own.daemon and beat.seat != own.seat]
+    earlier = [beat for beat in others if (beat.started_at, beat.boot_id) < (own.started_at, own.boot_id)]
+    return min(earlier, key=lambda beat: (beat.started_at, beat.boot_id), default=None)
 
 
 class Liveness:

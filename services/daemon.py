@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from bus import trips, upcasters
+from bus import errors, trips, upcasters
 from bus.artifacts import Artifacts
 from bus.author import Author
 from bus.bucket import Bucket
@@ -33,7 +33,7 @@ from bus.events.card import End
 from bus.gate import Gate
 from bus.ids import new_id
 from bus.invocations import Invocations
-from bus.liveness import Heartbeat, Liveness
+from bus.liveness import Heartbeat, Liveness, before
 from bus.publisher import Publisher
 from bus.schedules import Schedules
 from bus.store import Store
@@ -217,6 +217,14 @@ class Daemon:
 
         self.teardown.push(name, end)
         return task
+
+    async def goes_first(self) -> bool:
+        """Whether no other daemon of its kind has started earlier; also where nobody can tell."""
+        try:
+            return before(self.heartbeat(), await self.bus.liveness.all()) is None
+        except errors.BusError as exc:
+            log.warning("turn_unread", error=str(exc))
+            return True
 
     def heartbeat(self) -> Heartbeat:
         """What the daemon says of itself right now."""

@@ -61,6 +61,7 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
         draft=Drafter(bus, registry).draft,
         home=running.home,
         environ=os.environ,
+        first=running.goes_first,
     )
     task = running.accompany("warden", together(warden.run(), monitor.run(), incidents.run()))
     await running.announce()

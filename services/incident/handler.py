@@ -51,6 +51,10 @@ _STEPS = 200
 Draft = Callable[[Incident], Awaitable[str]]
 
 
+async def _alone() -> bool:
+    return True
+
+
 class Handler:
     """Handles incidents."""
 
@@ -63,6 +67,7 @@ class Handler:
         draft: Draft,
         home: Path,
         environ: Mapping[str, str],
+        first: Callable[[], Awaitable[bool]] = _alone,
     ) -> None:
         """Make it.
 
@@ -73,13 +78,14 @@ class Handler:
             draft: writes a post-mortem.
             home: the state directory.
             environ: where addresses of ways may stand.
+            first: whether no other handler goes before this one, and calls.
         """
         self._bus = bus
         self._registry = registry
         self._forest = forest
         self._draft = draft
         self.ledger = Ledger(bus)
-        self._pager = Pager(bus, self.ledger, lambda: policy.duty_of(registry), home, environ)
+        self._pager = Pager(bus, self.ledger, lambda: policy.duty_of(registry), home, environ, first)
         self._teller = Teller(bus, registry, self.ledger, home, environ)
         #: Open findings by fingerprint, and the sequence of the last event of one.
         self._standing: dict[str, Standing] = {}

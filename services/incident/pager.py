@@ -3,12 +3,13 @@
 What is due is a function of the record and the time, and an order is appended under the incident's fence before anything
 goes out: nothing is ordered after an acknowledgement, and a warden that dies with an order in hand carries it out again when it
 is back (a person may be called twice, never not at all). An order that another carrier does not answer in time has failed.
+Of several wardens the one that has started first calls; the others do what it could not, or has not done in time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,13 @@ class Pager:
     """Calls people."""
 
     def __init__(
-        self, bus: Bus, ledger: Ledger, duty: Callable[[], Duty], home: Path, environ: Mapping[str, str]
+        self,
+        bus: Bus,
+        ledger: Ledger,
+        duty: Callable[[], Duty],
+        home: Path,
+        environ: Mapping[str, str],
+        first: Callable[[], Awaitable[bool]],
     ) -> None:
         """Make it.
 
@@ -44,14 +51,18 @@ class Pager:
             duty: who is to be called, by the settings in effect.
             home: the state directory, in which addresses may lie.
             environ: where they may lie as well.
+            first: whether no other warden goes before this one.
         """
         self._bus = bus
         self._ledger = ledger
         self._duty = duty
+        self._first = first
         self._home = home
         self._environ = environ
         #: Calls in hand, by the id of their order.
         self._calls: dict[str, asyncio.Task[None]] = {}
+        #: Orders that this one has carried out although another one goes first.
+        self._tried: set[str] = set()
         #: Rounds of incidents of which it was said that nobody is called.
         self._silent: set[tuple[int, int]] = set()
 
@@ -65,10 +76,13 @@ class Pager:
         for incident in self._ledger.open:
             if incident.pages:
                 await self._order(incident, duty, now)
+        known = {line.page for incident in self._ledger.open for line in incident.lines}
+        self._tried &= known
+        first = not known or await self._first()
         for incident in self._ledger.open:
             await self._answer_for_others(incident, duty, now)
             if incident.pages:
-                self._carry_out(incident, duty)
+                self._carry_out(incident, duty, now, first=first)
             if verdict_of(self._ledger.incidents[incident.number]) is not None:
                 await self._judge(incident.number)
 
@@ -103,14 +117,24 @@ class Pager:
                 error = f"slack_mirror did not answer within {duty.limits.answer_within:g} s"
                 await self._answer(incident.number, line, error, (now - line.due_at).total_seconds())
 
-    def _carry_out(self, incident: Incident, duty: Duty) -> None:
+    def _carry_out(self, incident: Incident, duty: Duty, now: datetime, *, first: bool) -> None:
         for line in self._ledger.incidents[incident.number].lines:
             if len(self._calls) >= duty.limits.calls:
                 return
-            if line.waits and line.carrier is ev.Carrier.APPRISE and line.page not in self._calls:
+            if line.page in self._calls or not (line.waits if first else self._left(line, duty, now)):
+                continue
+            if line.carrier is ev.Carrier.APPRISE:
+                self._tried.add(line.page)
                 call = asyncio.create_task(self._call(incident.number, line, duty), name=f"page {line.page}")
                 self._calls[line.page] = call
                 call.add_done_callback(partial(self._done, line.page))
+
+    def _left(self, line: Line, duty: Duty, now: datetime) -> bool:
+        """Whether the one that goes first has left an order undone: it failed there, or was not answered."""
+        if line.page in self._tried:
+            return False
+        # Longer than a call may take, so that nobody is called while another call is on its way.
+        return now - line.due_at > timedelta(seconds=2 * duty.limits.call_timeout) if line.waits else line.failing
 
     def _done(self, page: str, call: asyncio.Task[None]) -> None:
         self._calls.pop(page, None)

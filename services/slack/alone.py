@@ -6,28 +6,17 @@ Two that read one consumer would each see half of it, and set it back under the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import structlog
 
 from bus import errors
-from bus.liveness import Heartbeat
+from bus.liveness import before
 from services.daemon import Daemon, Evidence
 
 log = structlog.get_logger()
 
 #: Seconds between two looks.
 _LOOK_S = 1.0
-
-
-def before(own: Heartbeat, beats: Sequence[Heartbeat]) -> Heartbeat | None:
-    """Who goes first: another mirror in another seat that has started earlier; None for nobody. Pure.
-
-    One in the same seat is an earlier life of this one, whose heartbeat has not expired.
-    """
-    others = [beat for beat in beats if beat.daemon == own.daemon and beat.seat != own.seat]
-    earlier = [beat for beat in others if (beat.started_at, beat.boot_id) < (own.started_at, own.boot_id)]
-    return min(earlier, key=lambda beat: (beat.started_at, beat.boot_id), default=None)
 
 
 async def turn(running: Daemon) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from bus.events import incident as ev
 from bus.events.finding import Kind, Severity
 from bus.store import Recorded
 from bus.subjects import Ref
+from services.app.warden import start_warden
 from services.fleet.duty import Escalation, Incidents, Person, Step
 from services.fleet.entries import ESCALATION_KEY, INCIDENTS_KEY, PEOPLE_KEY, project_key
 from services.fleet.spec import Project
@@ -176,6 +178,38 @@ async def test_handler_that_is_new_carries_out_what_the_old_one_ordered(rig: Rig
     assert (paged.page, paged.ok) == ("p1", True)
     assert record.subject == "ctl.incident.1.paged"
     assert len([r for r in rig.control.records if isinstance(r.data, ev.Declared)]) == 1
+
+
+async def test_handler_of_the_first_of_two_wardens_calls(rig: Rig, hook: Webhook) -> None:
+    """With a warden on each of two machines nobody is called twice for one order."""
+    await settle(rig, hook)
+    await rig.warden()
+    await start_warden(await rig._daemon("warden", "warden-2"))
+    await wrong(rig)
+    await said(rig, ev.Paged, 4)
+    await Desk(rig.bus, rig.registry, "ann").acknowledge("1")
+    await said(rig, ev.Acknowledged)
+    assert len(hook.calls) <= len([r for r in rig.control.records if isinstance(r.data, ev.PageDue)])
+
+
+async def test_handler_does_what_the_first_warden_could_not(rig: Rig, hook: Webhook, tmp_path: Path) -> None:
+    """Where only the second machine has the addresses, it is the one that calls."""
+    await settle(rig, hook)
+    home = tmp_path / "second"
+    home.mkdir()
+    (rig.home / "ways.env").rename(home / "ways.env")
+    await rig.warden()
+    second = await rig._daemon("warden", "warden-2")
+    second.home = home
+    await start_warden(second)
+    await wrong(rig)
+    await hook.until(lambda: hook.calls)
+
+    def known() -> list[bool]:
+        answers = [r.data.ok for r in rig.control.records if isinstance(r.data, ev.Paged)]
+        return answers if True in answers else []
+
+    assert False in await rig.control.until(known)
 
 
 async def test_handler_counts_an_order_that_nobody_carries_out_as_failed(rig: Rig, hook: Webhook) -> None:

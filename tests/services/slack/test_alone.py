@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from bus.liveness import Heartbeat
-from services.slack.alone import before
+from bus.liveness import Heartbeat, before
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
