@@ -263,6 +263,6 @@ def fleet(seed: int, steps: int) -> dict[str, list[Delivery]]:
     life(log, chance.randint(0, steps))
     soup(log, chance.randint(0, steps))
     guards(control, chance.randint(0, steps))
-    care(control, 2 * steps)
+    care(control, steps)
     copies(dead, log.deliveries)
     return {INVOCATIONS: log.deliveries, CONTROL: control.deliveries, DEAD_LETTERS: dead.deliveries}
