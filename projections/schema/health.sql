@@ -65,7 +65,7 @@ found AS (
     UNION ALL
     SELECT
         'findings', CASE WHEN bool_or(severity = 'ultra') THEN 'ultra' WHEN count(*) > 0 THEN 'concern' ELSE 'nominal' END, count(*),
-        'the worst is ' || arg_min(subject || ': ' || title, {severity: severity <> 'ultra', seq: opened_seq}),
+        'the worst is ' || arg_min(CASE WHEN contains(subject, title) THEN subject ELSE subject || ': ' || title END, {severity: severity <> 'ultra', seq: opened_seq}),
         min(opened_at), 'CONTROL', arg_min(opened_seq, {severity: severity <> 'ultra', seq: opened_seq})
     FROM findings WHERE speaks
     UNION ALL

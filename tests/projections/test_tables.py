@@ -301,6 +301,8 @@ def test_health_hears_findings_that_speak(told: Told) -> None:
     assert told.ask(health.format("f1")) == [("concern", 1, "the worst is shop/coder: 9 wait", True)]
     told(("f1", finding.Closed(reason=finding.CloseReason.GONE)))
     assert told.health("findings") == ("nominal", 0)
+    told(("f4", msgspec.structs.replace(found, subject="ann: it is slow", title="it is slow")))
+    assert told.ask(health.format("f4")) == [("concern", 1, "the worst is ann: it is slow", True)]
 
 
 def test_what_a_drill_leaves_behind_concerns_nobody(told: Told) -> None:
