@@ -76,6 +76,7 @@ async def works(desk: Desk) -> None:
     assert bytes((await desk.story.event(accepted.id, "completed")).data.output) == b"[1]"
 
 
+@pytest.mark.soak
 async def test_release_is_rolled_out_and_a_bad_one_comes_back(deployed: Fleet, tmp_path: Path) -> None:
     """A good wheel ends up in every daemon; a bad one is taken back to it, is marked, and is refused from then on."""
     good = await asyncio.to_thread(wheel, tmp_path, "9.1.0")

@@ -132,6 +132,7 @@ async def check_unspent(desk: Desk, ids: list[str]) -> Counter[str]:
     return counts
 
 
+@pytest.mark.soak
 async def test_freeze_outlives_kill_9_of_every_process(fleet: Fleet, nats_cli: str) -> None:
     """Thrown under load, it stands while each process is killed; thawed, all is completed once and no attempt is spent."""
     fleet.write(FLEET, HANDLERS)

@@ -101,6 +101,7 @@ async def test_runner_whose_loop_a_handler_blocks_is_named_and_killed(fleet: Fle
         assert not await desk.bus.cards.waiting()
 
 
+@pytest.mark.soak
 async def test_daemon_that_only_a_person_restarts_waits_for_one(fleet: Fleet) -> None:
     """With restart = "human" a dead runner stays down and a hung one is left alone; each has a card with the command, which closes itself."""
     write(fleet, 'agent_runner = { restart = "human" }')
