@@ -384,6 +384,8 @@ async def test_console_mode_writes_into_the_log(rig: Rig) -> None:
     registry = Registry(rig.bucket("registry"))
     await registry.open()
     mirror = Mirror(rig.bus, registry, Console())
+    # A test of a fleet in the same process leaves the command line's way of logging behind: nothing less than warnings.
+    structlog.reset_defaults()
     with structlog.testing.capture_logs() as lines:
         task = asyncio.create_task(mirror.run())
         event = incident.Declared(title="Fire", severity=Severity.ULTRA, by="ann", since=datetime.now(UTC))
