@@ -90,7 +90,10 @@ def to_do(incident: Incident) -> str:
     """What a project is to do about it."""
     if incident.in_charge:
         return f"nothing, {incident.in_charge} has it"
-    return f"nothing, {'somebody is being called' if incident.pages else 'nobody has it yet'}"
+    if incident.lines and all(line.failing for line in incident.lines):
+        return "tell somebody who can help: every call has failed"
+    # Without a policy nobody is called, and nobody may read that somebody comes.
+    return f"nothing, {'somebody is being called' if incident.lines else 'nobody has it yet'}"
 
 
 def opening(incident: Incident, project: str) -> str:

@@ -76,6 +76,19 @@ def test_words_of_a_project_say_what_is_hit_and_what_still_works() -> None:
     ]
 
 
+def test_words_of_a_project_promise_no_call_that_was_not_made() -> None:
+    """That somebody is being called is said of calls that were ordered and have not all failed, and of no others."""
+    order = ev.PageDue(page="p1", person="ann", way="phone", carrier=ev.Carrier.APPRISE)
+    failed = ev.Paged(page="p1", person="ann", way="phone", level=1, attempt=1, ok=False, error="no")
+    for events, said in (
+        ((), "nothing, nobody has it yet"),
+        (((5, order),), "nothing, somebody is being called"),
+        (((5, order), (6, failed)), "tell somebody who can help: every call has failed"),
+    ):
+        state, _ = _told(*events)
+        assert words.to_do(state) == said
+
+
 @pytest.mark.parametrize(
     ("events", "stands"),
     [

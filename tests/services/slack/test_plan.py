@@ -115,7 +115,7 @@ def test_incident_of_all_work_does_not_say_that_roles_go_on() -> None:
     assert not any(line.startswith("Still works in") for line in {**fleet, **projects[0], **projects[1]})
     for said in projects:
         assert said["Still works"] == "requests are accepted and wait; other runners go on"
-        assert said["What to do"] == "nothing, somebody is being called"
+        assert said["What to do"] == "nothing, nobody has it yet"
 
 
 def test_what_else_an_incident_hits_is_told_to_whom_it_is_about() -> None:
