@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -28,6 +29,8 @@ _EXIT = {Verdict.NOMINAL: 0, Verdict.CONCERN: 1, Verdict.ULTRA: 2}
 async def status(*, at: str = "", file: Path | None = None, common: Common = DEFAULTS) -> int:
     """Show the fleet-health panel. Exit status: 0 nominal, 1 concern, 2 ultra.
 
+    While no server answers it shows the panel of the last published tables, and says so; the exit status is then 69.
+
     Parameters
     ----------
     at
@@ -38,13 +41,36 @@ async def status(*, at: str = "", file: Path | None = None, common: Common = DEF
     if at or file is not None:
         view = _then(at, file, common)
     else:
-        async with operator(common) as session:
-            view = await gather(session.bus, await session.registry())
+        try:
+            async with operator(common) as session:
+                view = await gather(session.bus, await session.registry())
+        except errors.BusUnreachable:
+            if not (common.server or common.context):
+                _show_published(common)
+            raise
+    _show(view, common)
+    return _EXIT[view.verdict]
+
+
+def _show(view: Panel, common: Common) -> None:
     if common.json:
         output.json(view)
     else:
         Console().print(drawing.panel(view))
-    return _EXIT[view.verdict]
+
+
+def _show_published(common: Common) -> None:
+    """What is on this machine's disk of a fleet that does not answer: the panel as it was at the last published copy."""
+    tables = resolve(common.home, os.environ).tables
+    if not tables.is_file():
+        return
+    published = datetime.fromtimestamp(tables.stat().st_mtime, UTC)
+    try:
+        view = _then(published.isoformat(), None, common)
+    except errors.BusError as exc:
+        output.note(f"systems: nothing can be shown of what is on the disk: {exc}")
+        return
+    _show(view, common)
 
 
 def _then(at: str, file: Path | None, common: Common) -> Panel:

@@ -238,6 +238,23 @@ async def test_as_of(fleet: Cli, ids: dict[str, str]) -> None:
     assert named.json["rows"][0]["deaths"] == 1
 
 
+async def test_status_without_a_server(fleet: Cli, ids: dict[str, str]) -> None:
+    """While no server answers the panel is that of the published tables, the last line says why, and the exit status too."""
+    assert ids
+    elsewhere = Cli(fleet.home.parent / "gone")
+    elsewhere.home.mkdir()
+    nothing = await elsewhere("status")
+    assert (nothing.status, nothing.out) == (69, "")
+    Home(elsewhere.home).tables.write_bytes(Home(fleet.home).tables.read_bytes())
+    shown = await elsewhere("status")
+    assert shown.status == 69
+    assert "shop/hopeless" in shown.out
+    assert "not in the log of that moment" in shown.out
+    first, last = shown.err.strip().splitlines()
+    assert first.startswith("systems: as of 20")
+    assert last.startswith("systems: no NATS server answers at ")
+
+
 async def test_without_the_projector(fleet: Cli, ids: dict[str, str]) -> None:
     """When the projector is away the published file is asked, its age is told, and its answer is the same."""
     sql = "SELECT id FROM invocations WHERE role = 'hopeless'"
