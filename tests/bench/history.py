@@ -97,6 +97,8 @@ async def _grow(database: Database, home: Path, done: int, count: int) -> int:
         if done // SEGMENT_ROWS > (done - batch.num_rows) // SEGMENT_ROWS:
             await database.run(partial(_archive, home=home))
             await database.run(cold.move)
+            # As each published copy begins: what no checkpoint has put into the file fills memory and spill.
+            await database.checkpoint()
     return done
 
 
