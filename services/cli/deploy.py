@@ -166,14 +166,15 @@ def show(release: str, /, *, common: Common = DEFAULTS) -> int:
         release: Its name, or a version.
         common: Which fleet, and how to print.
     """
-    releases = Releases(resolve(common.home, os.environ))
+    home = resolve(common.home, os.environ)
+    releases = Releases(home)
     found = releases.get(release)
     users = _users(releases.current(), found.name)
     if common.json:
         output.json(Listed(release=found, used_by=users))
         return Exit.DONE
     facts = msgspec.structs.asdict(found) | {"used_by": ", ".join(users), "folder": releases.path(found.name)}
-    facts["relaunch"] = planning.relaunch(releases.command(found.name), resolve(common.home, os.environ).path, "")
+    facts["relaunch"] = planning.relaunch(releases.command(found.name), home.path, "")
     for name, value in facts.items():
         shown = f"{value:%Y-%m-%d %H:%M:%S}" if hasattr(value, "strftime") else value
         if isinstance(value, tuple):
@@ -191,8 +192,8 @@ def remove(release: str, /, *, common: Common = DEFAULTS) -> int:
         release: Its name, or a version.
         common: Which fleet, and how to print.
     """
-    releases = Releases(resolve(common.home, os.environ))
     home = resolve(common.home, os.environ)
+    releases = Releases(home)
     name = releases.get(release).name
     record = home.launcher()
     for who, runs in (("this command", home.release(sys.prefix)), ("the launcher", record.release if record else "")):

@@ -15,7 +15,7 @@ import stat
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -42,14 +42,6 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     body: str
     #: How urgent a service shows it: ``failure`` for a call, ``info`` for news.
     kind: Literal["failure", "info"] = "info"
-
-
-class Way(Protocol):
-    """A way to call a person."""
-
-    async def send(self, page: Page) -> str:
-        """Call: why it failed, or empty when the way's service has taken it."""
-        ...
 
 
 def address(person: str, way: str, known: Person, home: Path, environ: Mapping[str, str] = os.environ) -> str:

@@ -54,8 +54,16 @@ async def restart(
     known = [child.name for child in (await control.ask(home, control.Status())).children]
     if daemon not in (*known, LAUNCHER):
         raise errors.UnknownName("daemon", daemon, [*known, LAUNCHER])
+    action = restart_of(bus, home, registry, daemon, why, within=within, limit_s=limit_s)
+    return await perform(bus, action, who=who, why=why)
+
+
+def restart_of(
+    bus: Bus, home: Home, registry: Registry, daemon: str, why: str, *, within: str, limit_s: float | None = None
+) -> RestartDaemon:
+    """The action, by the settings in effect; for its arguments see :func:`restart`."""
     taken = registry.settings.file
-    action = RestartDaemon(
+    return RestartDaemon(
         bus,
         home,
         daemon,
@@ -64,7 +72,6 @@ async def restart(
         limit_s=time_of(registry) if limit_s is None else limit_s,
         file=taken.path if taken is not None else "",
     )
-    return await perform(bus, action, who=who, why=why)
 
 
 def time_of(registry: Registry) -> float:

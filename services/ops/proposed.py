@@ -13,7 +13,7 @@ from bus.events import finding
 from services.daemon import Bus
 from services.fleet.registry import Registry
 from services.home import Home
-from services.ops.asked import time_of
+from services.ops.asked import restart_of
 from services.ops.performing import perform
 from services.ops.restart import RestartDaemon
 
@@ -39,9 +39,7 @@ class Proposed:
             log.info("proposal_waits", action=proposal.action, target=proposal.target, finding=fingerprint)
             return
         why = f"finding {fingerprint}: {proposal.why}"
-        action = RestartDaemon(
-            self._bus, self._home, proposal.target, why, within=self._daemon, limit_s=time_of(self._registry)
-        )
+        action = restart_of(self._bus, self._home, self._registry, proposal.target, why, within=self._daemon)
         try:
             await perform(self._bus, action, who=WHO, why=why)
         except errors.BusError as exc:

@@ -7,7 +7,7 @@ one, so that a storm is told in a few messages; what is urgent is never put toge
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -231,7 +231,4 @@ def _subject(notice: Notice) -> str:
 
 def kinds(notices: Iterable[Notice]) -> dict[str, int]:
     """How many of each kind."""
-    found: dict[str, int] = {}
-    for notice in notices:
-        found[notice.kind] = found.get(notice.kind, 0) + 1
-    return found
+    return dict(Counter(notice.kind for notice in notices))
