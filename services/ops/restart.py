@@ -58,10 +58,28 @@ def forbidden(name: str, within: str, home: Home, why: str, file: str = "") -> N
         reason = "expected a daemon that the launcher supervises, got: the launcher itself, which takes everything down with it"
         return No(reason, relaunch(SYSTEMS, home.path, file))
     if within == name:
-        reason = f"expected somebody outside of {name} to restart it, got: a handler that it runs itself"
-        command = [SYSTEMS, "restart", name, "--reason", why, "--home", str(home.path)]
-        return No(reason, shlex.join(command))
+        return from_inside(name, shlex.join([SYSTEMS, "restart", name, "--reason", why, "--home", str(home.path)]))
     return None
+
+
+def from_inside(name: str, command: str) -> No:
+    """The refusal to somebody that a daemon itself has started; `command` is what a person runs. Pure."""
+    return No(f"expected somebody outside of {name} to restart it, got: a handler that it runs itself", command)
+
+
+def with_card(no: No, name: str, beat: Heartbeat, why: str, now: datetime) -> No:
+    """The refusal with the card of the person who is to do it; `beat` is the daemon's own. Pure."""
+    card = Opened(
+        instance=name,
+        host=beat.host,
+        reason=Reason.INSIDE,
+        why=f"a handler that it runs itself {why}",
+        command=no.command,
+        since=now,
+        pid=beat.pid,
+        boot_id=beat.boot_id,
+    )
+    return msgspec.structs.replace(no, card=card)
 
 
 class RestartDaemon:
@@ -103,17 +121,7 @@ class RestartDaemon:
         beat = await self._beat(0) if no is not None and self._within == self.target else None
         if no is None or beat is None:
             return no
-        card = Opened(
-            instance=self.target,
-            host=beat.host,
-            reason=Reason.INSIDE,
-            why=f"a handler that it runs itself asks for its restart: {self._why}",
-            command=no.command,
-            since=self._bus.author.now(),
-            pid=beat.pid,
-            boot_id=beat.boot_id,
-        )
-        return msgspec.structs.replace(no, card=card)
+        return with_card(no, self.target, beat, f"asks for its restart: {self._why}", self._bus.author.now())
 
     async def carry_out(self, _id: str) -> dict[str, Any]:
         """Drain, stop, start, and wait for evidence."""

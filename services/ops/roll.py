@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 
 from bus import errors
-from bus.events.card import Opened, Reason
 from bus.liveness import Heartbeat
 from services.daemon import Bus
 from services.health.daemons import State, state_of
@@ -29,6 +28,7 @@ from services.launcher.supervisor import State as Child
 from services.ops import flight
 from services.ops.operation import No
 from services.ops.performing import ActionFailed
+from services.ops.restart import from_inside, with_card
 from services.release.release import INSTALLED, Releases
 
 #: Seconds between two looks.
@@ -106,22 +106,12 @@ class Roll:
         """Not from inside: whoever stops itself sees nothing of what comes after."""
         if not self._person:
             return None
-        reason = f"expected somebody outside of {self.target} to restart it, got: a handler that it runs itself"
+        no = from_inside(self.target, self._person)
         beats = [beat for beat in await self._bus.liveness.all() if self._is_ours(beat)]
         if not beats:
-            return No(reason, self._person)
+            return no
         beat = max(beats, key=lambda beat: beat.started_at)
-        card = Opened(
-            instance=self.target,
-            host=beat.host,
-            reason=Reason.INSIDE,
-            why=f"a handler that it runs itself rolls {self._release} out",
-            command=self._person,
-            since=self._bus.author.now(),
-            pid=beat.pid,
-            boot_id=beat.boot_id,
-        )
-        return No(reason, self._person, card)
+        return with_card(no, self.target, beat, f"rolls {self._release} out", self._bus.author.now())
 
     async def carry_out(self, _id: str) -> dict[str, Any]:
         """Do the step."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -104,19 +105,7 @@ class Record:
 
     async def posted(self, target: str, mark: Mark, at: Shown, thread: str) -> None:
         """A message stands."""
-        event = ev.Posted(
-            channel=at.channel,
-            target=target,
-            ts=at.ts,
-            stream=mark.stream,
-            seqs=mark.seqs,
-            kind=mark.kind,
-            event=mark.event,
-            place=mark.place,
-            thread=thread,
-            key=mark.key,
-            count=mark.count,
-        )
+        event = ev.Posted(**_said(target, mark, at), thread=thread)
         # The same message is recorded once: its name in Slack is part of the event's.
         event_id = f"{mark.post}-{at.ts}"
         await self._bus.store.append(self._bus.author.control(mark.post, event, cause=mark.event, event_id=event_id))
@@ -126,18 +115,7 @@ class Record:
 
     async def updated(self, target: str, mark: Mark, at: Shown) -> None:
         """A message says something else."""
-        event = ev.Updated(
-            channel=at.channel,
-            target=target,
-            ts=at.ts,
-            stream=mark.stream,
-            seqs=mark.seqs,
-            kind=mark.kind,
-            event=mark.event,
-            place=mark.place,
-            key=mark.key,
-            count=mark.count,
-        )
+        event = ev.Updated(**_said(target, mark, at))
         await self._bus.store.append(self._bus.author.control(mark.post, event, cause=mark.event))
 
     async def adopt(self, target: str, found: Found, channel: str) -> None:
@@ -172,6 +150,22 @@ class Record:
         """Slack takes messages for it again."""
         event = ev.Recovered(channel=channel, refused_s=round(refused_s, 1))
         await self._bus.store.append(self._bus.author.control(token(channel), event))
+
+
+def _said(target: str, mark: Mark, at: Shown) -> dict[str, Any]:
+    """What the record of a message has whether it was posted or changed: where it stands, and for which events."""
+    return {
+        "channel": at.channel,
+        "target": target,
+        "ts": at.ts,
+        "stream": mark.stream,
+        "seqs": mark.seqs,
+        "kind": mark.kind,
+        "event": mark.event,
+        "place": mark.place,
+        "key": mark.key,
+        "count": mark.count,
+    }
 
 
 def token(channel: str) -> str:
