@@ -5,8 +5,8 @@ WITH told AS (
     WHERE stream = 'CONTROL' AND noun = 'incident' AND problem IS NULL
 ),
 hits AS (
-    -- The last word about a project counts, a person's or the graph's.
-    SELECT key, project, arg_max(hit, seq) AS hit FROM (
+    -- The last word about a project counts, a person's or the graph's; of one event that removes and adds it, the adding.
+    SELECT key, project, arg_max(hit, {seq: seq, hit: hit}) AS hit FROM (
         SELECT key, seq, unnest(TRY(json_extract_string(decode(raw), '$.data.affected[*].project'))) AS project, true AS hit FROM told WHERE event = 'declared'
         UNION ALL
         SELECT key, seq, unnest(TRY(json_extract_string(decode(raw), '$.data.removed[*]'))), false FROM told WHERE event = 'affected'

@@ -85,3 +85,21 @@ def test_incidents_table_passes_over_what_nobody_declared(tables: duckdb.DuckDBP
     log.control("1", ev.Declared(title="t", severity=Severity.CONCERN, by="ann", since=log.now()))
     log.tables(tables)
     assert tables.execute("SELECT number, state, projects FROM incidents").fetchall() == [(1, "declared", [])]
+
+
+def test_incidents_table_adds_after_it_removes() -> None:
+    """An event that removes a project and adds it again leaves it hit, in whatever order threads come upon the two."""
+    log = Written()
+    hit = tuple(ev.Impact(project=name, reason="no runner") for name in ("ledger", "shop"))
+    log.control(
+        "1",
+        ev.Declared(title="t", severity=Severity.CONCERN, by="ann", since=log.now(), affected=hit),
+        ev.Affected(by="ann", removed=("ledger", "shop"), added=hit),
+    )
+    connection = log.tables()
+    try:
+        connection.execute("SET threads = 8")
+        found = {str(connection.execute("SELECT projects FROM incidents").fetchall()) for _ in range(200)}
+    finally:
+        connection.close()
+    assert found == {"[(['ledger', 'shop'],)]"}
