@@ -77,6 +77,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings = Settings()
     pace: Pace = Pace()
     linger_s: float = LINGER_S
+    #: Bytes of the write-ahead log that call for a checkpoint.
+    wal_most: int = snapshot.WAL_MOST
     #: Which of several projectors this is.
     partition: Partition = Partition()
 
@@ -304,6 +306,8 @@ class Projector:
         await self._stalls.end(stalls.READING)
         self._changed.set()
         self._move()
+        if not self._copying.locked():
+            await snapshot.settle(database, self._options.wal_most)
 
     async def _reach(self) -> None:
         """Switch to new tables that have caught up."""

@@ -26,6 +26,9 @@ from projections.standing import Lag, Snapshot
 
 #: Seconds between the beginnings of two copies, at least.
 LEAST_S = 2.0
+#: Bytes of the write-ahead log from which on it goes into the file without a copy being due. What no checkpoint has put there
+#: stays in DuckDB's memory and spill, and both have an end.
+WAL_MOST = 256 * 1024 * 1024
 #: Part of the time that making copies may take.
 SHARE = 0.05
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -67,6 +70,20 @@ async def publish(
     number = await database.run(work)
     size = await asyncio.to_thread(_copy, database, file)
     return Snapshot(number=number, published_at=now, took_s=loop.time() - began, bytes=size)
+
+
+async def settle(database: Database, most: int = WAL_MOST) -> bool:
+    """Checkpoint if the write-ahead log has grown to `most` bytes: whether that was done. Never while a copy is made.
+
+    Copies do it as well; but none is made while tables are new, or while there is no room for one.
+    """
+    try:
+        if wal(database.file).stat().st_size < most:
+            return False
+        await database.checkpoint()
+    except (FileNotFoundError, faults.Busy):
+        return False  # nothing to be done, or not now: the next batch asks again
+    return True
 
 
 def _stamp(

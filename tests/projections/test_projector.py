@@ -18,6 +18,7 @@ from bus.server import EmbeddedServer
 from bus.store import CONTROL, INVOCATIONS, Recorded
 from projections import database, fold
 from projections.projector import Projector
+from projections.snapshot import Pace
 from projections.standing import State
 from tests.projections.stand import LIMIT_S, Stand, open_stand, until
 
@@ -63,6 +64,20 @@ async def test_every_message_is_a_row_and_the_copy_says_how_far_it_is(stand: Sta
         assert lags == [(stream, seq, seq, 0) for stream, seq in sorted(newest.items())]
         with projector.cursor() as cursor:
             assert cursor.execute("SELECT count(*) FROM hot.log WHERE problem IS NOT NULL").fetchall() == [(1,)]
+
+
+async def test_write_ahead_log_is_bounded_between_copies(stand: Stand) -> None:
+    """However long no copy is due, what batches have written goes into the file, and not into memory and spill for ever."""
+    most = 100_000
+    projector = stand.projector(pace=Pace(least_s=3600), wal_most=most)
+    async with stand.running(projector):
+        await until(lambda: projector.published)
+        before = stand.files.primary.stat().st_size
+        await stand.invocations(300)
+        await stand.caught_up(projector)
+        await until(lambda: stand.files.primary.stat().st_size > before + most)
+        assert projector.published is not None
+        assert projector.published.number == 1
 
 
 async def test_stream_and_tables_go_on_from_the_position(stand: Stand) -> None:
