@@ -148,11 +148,16 @@ def grandchild(fifo: Path) -> tuple[str, Callable[[], Awaitable[int]]]:
     return line, lambda: asyncio.to_thread(lambda: int(fifo.read_text()))
 
 
-async def test_launcher_starts_and_stops_a_fleet(start: Start, home: Home) -> None:
+async def test_launcher_starts_and_stops_a_fleet(start: Start, home: Home, tmp_path: Path) -> None:
     """SIGTERM stops daemons in reverse order, then what is on the bus, then the server; then nothing is left but logs."""
-    record = f"trap 'echo %s >> {home.path}/order; exit' TERM; while :; do sleep 1000 & wait $!; done"
-    lines = {name: record % name for name in ("warden", "runner")}
+    lines = {}
+    for name in ("warden", "runner"):
+        os.mkfifo(tmp_path / name)
+        trap = f"trap 'echo {name} >> {home.path}/order; exit' TERM; echo trapped > {tmp_path / name}"
+        lines[name] = f"{trap}; while :; do sleep 1000 & wait $!; done"
     process = await start(**lines)
+    for name in lines:
+        assert await asyncio.to_thread((tmp_path / name).read_text) == "trapped\n"
     address = context.load(home.path, None, None, {})
     client = await nats.connect(address.url, **address.connect_options())
     await client.close()
