@@ -127,7 +127,7 @@ class Fleet:
                         while self.launcher.poll() is None:
                             await asyncio.sleep(0.02)
         try:
-            await self.gone(limit_s=10)
+            await self.gone()
         except TimeoutError:
             left = self.processes()
             for pid in left:

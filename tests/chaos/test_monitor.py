@@ -140,6 +140,7 @@ async def test_warden_that_is_stopped_is_found_by_its_neighbours(fleet: Fleet) -
         await desk.control.until(lambda: events(desk, Kind.DAEMON_SILENT, ev.Closed, "warden"))
 
 
+@pytest.mark.soak
 async def test_warden_that_is_given_up_on_is_an_ultra_of_the_launcher(fleet: Fleet) -> None:
     """A warden that keeps dying stays down, and the launcher says so with the command to run; back again, the finding is closed."""
     fleet.write(FLEET.replace("exits = 3", "exits = 1"), HANDLERS)

@@ -80,6 +80,7 @@ def actions(desk: Desk) -> list[Recorded]:
     return [r for r in desk.control.records if r.subject.startswith("ctl.ops.")]
 
 
+@pytest.mark.soak
 async def test_daemons_are_restarted_by_evidence_and_never_by_themselves(fleet: Fleet) -> None:
     """A restart drains and ends with evidence, a pause outlives it, and a handler is only told what a person would run."""
     write(fleet)
@@ -147,6 +148,7 @@ async def test_server_is_restarted_under_work(fleet: Fleet) -> None:
         await desk.all_ended(ids)
 
 
+@pytest.mark.soak
 async def test_settings_outlive_the_fleet_and_the_file_is_watched(fleet: Fleet) -> None:
     """What was set by command holds after a new start; a watched file is taken when it is good, and only then."""
     write(fleet)
@@ -192,6 +194,7 @@ async def test_settings_outlive_the_fleet_and_the_file_is_watched(fleet: Fleet) 
     assert {d["config_revision"] for d in shown["daemons"]} == {shown["config"]["revision"]}
 
 
+@pytest.mark.soak
 async def test_doctor_says_what_to_do(fleet: Fleet) -> None:
     """A fleet that runs is fine; logins open to others, a damaged file and what a killed launcher left are named with the remedy."""
     write(fleet)

@@ -64,6 +64,7 @@ async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
     made.close()
 
 
+@pytest.mark.soak
 async def test_service_manager_hears_of_a_launcher_that_stands_still(
     fleet: Fleet, manager: Manager, tmp_path: Path
 ) -> None:

@@ -76,7 +76,7 @@ async def test_fleet_goes_up_and_down_any_number_of_times(fleet: Fleet) -> None:
         down = await fleet.systems("down", limit_s=60)
     assert down.status == 0, down.err
     assert (await fleet.systems("down")).status == 0
-    await fleet.gone(limit_s=5)
+    await fleet.gone()
     left = await fleet.systems("status")
     assert (left.status, "fleet health at" in left.out) == (69, True), left.err
     assert "no NATS server answers" in left.err.splitlines()[-1]
@@ -99,6 +99,7 @@ async def test_status_names_what_it_could_not_see(fleet: Fleet) -> None:
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.soak
 async def test_status_sees_a_runner_that_hangs(fleet: Fleet) -> None:
     """A runner that is stopped is first late and then not there; the verdict is a concern while the other works on."""
     fleet.write(FLEET, HANDLERS)
@@ -134,7 +135,7 @@ async def test_fleet_says_why_it_cannot_begin(fleet: Fleet, tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     blocked = await fleet.systems("up", "--detach", "--fleet", str(fleet.file), "--home", str(tmp_path / "file"))
     check_sentence(blocked, 2, str(tmp_path / "file"), "name another")
-    await fleet.gone(limit_s=10)
+    await fleet.gone()
     fleet.write(FLEET, HANDLERS)
     await fleet.up()
     second = await fleet.run(*launcher_command(fleet.home, fleet.file))
@@ -153,7 +154,7 @@ async def test_run_works_through_the_whole_trace(fleet: Fleet) -> None:
     assert f"{sum(r.input_tokens for r in rows):,} input" in ended.out
     assert ended.out.rstrip().endswith("equal")
     assert re.search(r"^\d\d:\d\d:\d\d (nominal|concern) \| \d of 5 daemons up \| ", ended.out, re.MULTILINE)
-    await fleet.gone(limit_s=10)
+    await fleet.gone()
 
 
 async def test_run_ends_at_once_when_it_is_interrupted(fleet: Fleet) -> None:
@@ -177,4 +178,4 @@ async def test_run_ends_at_once_when_it_is_interrupted(fleet: Fleet) -> None:
         _, err = await process.communicate()
     assert process.returncode == 130, err.decode()
     assert b"Traceback" not in err
-    await fleet.gone(limit_s=10)
+    await fleet.gone()

@@ -69,6 +69,7 @@ async def at_work(desk: Desk, pid: int) -> None:
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.soak
 async def test_runner_whose_loop_a_handler_blocks_is_named_and_killed(fleet: Fleet) -> None:
     """A blocking handler leaves the runner beating and deaf, the finding names invocation and line; then the launcher kills it, and others' work goes on."""
     write(fleet)

@@ -83,7 +83,7 @@ async def test_zombie_is_refused_after_its_heartbeat_was_taken(fleet: Fleet, tmp
         id_, _, zombie = await held(desk, tmp_path / "door")
         os.kill(zombie.pid, signal.SIGSTOP)
         await desk.bus.liveness.end("agent_runner", zombie.boot_id)
-        swept = await desk.story.event(id_, "swept", limit_s=5)
+        swept = await desk.story.event(id_, "swept")
         assert (swept.data.holder, swept.data.reason) == (zombie.boot_id, ev.SweepReason.HOLDER_GONE)
         await check_zombie_is_refused(fleet, desk, id_, tmp_path / "door", zombie)
 
@@ -106,7 +106,7 @@ async def test_zombie_is_refused_after_its_seat_was_taken(fleet: Fleet, tmp_path
             at=desk.bus.author.now(),
         )
         await desk.bus.liveness.beat(running)
-        swept = await desk.story.event(id_, "swept", limit_s=5)
+        swept = await desk.story.event(id_, "swept")
         assert (swept.data.holder, swept.data.reason) == (zombie.boot_id, ev.SweepReason.HOLDER_REPLACED)
         await desk.bus.liveness.end("agent_runner", "the-next-boot")
         await check_zombie_is_refused(fleet, desk, id_, tmp_path / "door", zombie)

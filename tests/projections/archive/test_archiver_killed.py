@@ -43,6 +43,7 @@ async def run_until_done(rig: Rig, copies: str, seen: list[str]) -> None:
         rig.database = await open_database(rig.home)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.chaos
 async def test_kill_at_every_step_leaves_history_whole(rig: Rig, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ ASKED = 700
 KEY = "shop_coder.tokens."
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 async def test_64_runners_never_pass_a_cap_at_any_sequence(rig: Rig) -> None:
     """Of 64 runners that claim at once, settled plus held is at most the cap after every event of the log, and it gets used."""

@@ -47,7 +47,7 @@ async def test_sweeper_puts_a_lost_delivery_back(rig: Rig, places: int | None) -
     await rig.runner()
     released = await rig.story.event(accepted.id, "released", limit_s=15)
     assert released.data.reason is ev.ReleaseReason.LOST_DELIVERY
-    await rig.story.event(accepted.id, "completed", limit_s=15)
+    await rig.story.event(accepted.id, "completed", limit_s=60)
     assert rig.story.events[accepted.id] == ["requested", "released", "requested", "claimed", "completed"]
 
 
@@ -76,7 +76,7 @@ async def test_sweeper_puts_a_lost_retry_back(rig: Rig, places: int | None) -> N
         await asyncio.sleep(0.02)
     released = await rig.story.event(accepted.id, "released", limit_s=15)
     assert released.data.reason is ev.ReleaseReason.LOST_RETRY
-    done = await rig.story.event(accepted.id, "completed", limit_s=15)
+    done = await rig.story.event(accepted.id, "completed", limit_s=60)
     assert done.data.delivery == 1
     assert rig.story.of(accepted.id, "claimed")[1].data.attempt == 2
 
@@ -112,6 +112,7 @@ async def test_sweeper_buries_what_is_out_of_deliveries(rig: Rig) -> None:
     assert rig.story.events[accepted.id].count("dead_lettered") == 1
 
 
+@pytest.mark.soak
 async def test_sweeper_takes_the_claims_of_nobody(rig: Rig) -> None:
     """A claim whose holder never was, as a forged event would make it, is swept and the work is done."""
     await rig.role("shop/coder", echo)
@@ -121,9 +122,9 @@ async def test_sweeper_takes_the_claims_of_nobody(rig: Rig) -> None:
     await rig.bus.store.append(rig.bus.author.invocation(ref, claimed))
     await rig.warden()
     await rig.runner()
-    swept = await rig.story.event(accepted.id, "swept", limit_s=15)
+    swept = await rig.story.event(accepted.id, "swept", limit_s=60)
     assert swept.data.holder == "nobody"
-    await rig.story.event(accepted.id, "completed", limit_s=15)
+    await rig.story.event(accepted.id, "completed", limit_s=60)
 
 
 async def test_sweeper_reports_rubbish_once(rig: Rig) -> None:
