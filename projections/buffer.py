@@ -12,10 +12,10 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from bus.wire import Delivery
-from projections.database import Position
 from projections.decode import decode
 from projections.log import LOG
 from projections.partition import Partition
+from projections.positions import Position
 
 #: Rows that a transaction waits for. It has a fixed price of some 50 ms; much larger ones make everything behind them wait.
 BATCH = 32_000

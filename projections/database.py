@@ -1,12 +1,14 @@
 """The primary file: all tables, private to the projector, with how far it has read each stream.
 
-Rows and positions change in the same transaction, so whatever kills the process repeats nothing and skips nothing. One
-thread owns the connection that writes; queries run on cursors of the same database, side by side with it: DuckDB keeps
+Rows and positions change in the same transaction, so whatever kills the process repeats nothing and skips nothing. There is
+no write-ahead log: the streams are one. What no checkpoint has put into the file is gone with the process, the positions with
+it, and is read again; that spares a third of the work, and a flush to the disk for each batch. So before anybody relies on
+rows that the streams are to lose, or on where files are, there must be a checkpoint. One thread owns the connection that writes; queries run on cursors of the same database, side by side with it: DuckDB keeps
 the versions that they see. Only a checkpoint minds them: one that reads rows which an UPDATE has changed since makes it
 wait (:class:`projections.faults.Busy`), for at most as long as a query may run.
 
-DuckDB checkpoints by itself never, only :meth:`Database.checkpoint` does: between two of them the file holds still but
-for blocks that nothing refers to yet, and can be copied while batches are applied.
+DuckDB checkpoints by itself at most when the file is closed, else only :meth:`Database.checkpoint` does: between two of them
+the file holds still but for blocks that nothing refers to yet, and can be copied while batches are applied.
 
 A session on the primary sees its tables under their plain names. The file's own catalog is called :data:`CATALOG`.
 """
@@ -34,6 +36,8 @@ import pyarrow as pa
 import structlog
 
 from projections import faults, fold, query
+from projections import positions as positions_
+from projections.positions import Position
 from projections.quoting import quoted
 
 log = structlog.get_logger()
@@ -42,6 +46,8 @@ T = TypeVar("T")
 
 #: Name of the file's catalog in every session.
 CATALOG = "primary_file"
+#: Bytes of rows from which on :meth:`Database.settle` checkpoints: until then they are in DuckDB's memory, or in its spill.
+UNSETTLED = 512 * 1024 * 1024
 #: Clients of this storage version and newer open the file.
 STORAGE_VERSION = "v1.5.0"
 #: Megabytes that DuckDB may use before it writes to its folder for what does not fit.
@@ -59,17 +65,6 @@ THREADS = max(1, min(4, (os.cpu_count() or 2) - 1))
 POSITIONS = package_files("projections").joinpath("schema", "positions.sql").read_text(encoding="utf-8")
 #: Names what a file holds: one of another version is made anew, beside it.
 VERSION = hashlib.sha256(f"{fold.VERSION}{POSITIONS}".encode()).hexdigest()[:12]
-
-
-class Position(msgspec.Struct, frozen=True):
-    """How far a stream is in the tables."""
-
-    #: Sequence of the last message applied.
-    seq: int
-    #: When the server stored that message, in microseconds since 1970: tells it from one of the same number in another history.
-    stored_us: int
-    #: When the stream was made, in the server's words: one that was made anew counts from 1 again and is another.
-    era: str
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +105,10 @@ class Database:
         #: that file are gone, and with DuckDB's the next process could write into it.
         self._bytes: int | None = None
         self._copying = threading.Lock()
+        #: Held while nobody may checkpoint.
+        self.still = asyncio.Lock()
+        #: Bytes of rows that no checkpoint has put into the file.
+        self._unsettled = 0
         #: What was handed out and is still used.
         self._sessions: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
         self.made = Made(version="", made_at=datetime.min.replace(tzinfo=UTC))
@@ -172,25 +171,40 @@ class Database:
                 # Not by the fold: that runs over rows of the log as well, to make tables anew or as of a past moment.
                 fold.append(connection)
                 fold.apply(connection)
-                write_positions(connection, positions)
+                positions_.write(connection, positions)
 
         await self.run(work)
+        self._unsettled += batch.nbytes
 
     async def positions(self) -> dict[str, Position]:
         """How far each stream is."""
-        return await self.run(read_positions)
+        return await self.run(positions_.read)
 
     async def checkpoint(self) -> None:
-        """Move what the write-ahead log holds into the file.
+        """Put all that was committed into the file, and flush that; after the copy that is being made.
 
         Raises:
             Busy: a query is in the way; nothing has changed.
+            NoRoom: the disk is full; the file must be opened again.
         """
+        async with self.still:
+            await self.run(self.checkpoint_now)
 
-        def work(connection: duckdb.DuckDBPyConnection) -> None:
-            connection.execute(f"CHECKPOINT {CATALOG}")
+    def checkpoint_now(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """The same in the writing thread, for whoever holds :attr:`still`."""
+        connection.execute(f"CHECKPOINT {CATALOG}")
+        self._unsettled = 0
 
-        await self.run(work)
+    async def settle(self, most: int) -> bool:
+        """Checkpoint if so many bytes of rows wait for one: whether that was done. Not while a copy is made, nor in a query's way.
+
+        Each copy begins with one; but none is made while tables are new, or while there is no room for it.
+        """
+        if self._unsettled < most or self.still.locked():
+            return False
+        with suppress(faults.Busy):
+            await self.checkpoint()
+        return self._unsettled == 0
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A session of its own for queries: sees what was committed before each of its transactions. To be closed by its user.
@@ -270,7 +284,7 @@ class Database:
                 "threads": settings.threads,
                 "temp_directory": str(spill),
                 "max_temp_directory_size": f"{SPILL_MB}MB",
-                # By whole file copies, which tolerate no checkpoint meanwhile: see the module's text.
+                # Copies of the whole file tolerate no checkpoint meanwhile: see the module's text.
                 "checkpoint_threshold": "1TB",
                 "preserve_insertion_order": False,
                 "autoinstall_known_extensions": False,
@@ -278,7 +292,9 @@ class Database:
             }
         )
         try:
-            connection.execute(f"ATTACH {quoted(self.file)} AS {CATALOG} (STORAGE_VERSION '{STORAGE_VERSION}')")
+            connection.execute(
+                f"ATTACH {quoted(self.file)} AS {CATALOG} (STORAGE_VERSION '{STORAGE_VERSION}', RECOVERY_MODE no_wal_writes)"
+            )
             connection.execute(f"USE {CATALOG}")
             if not _tables(connection):
                 with transaction(connection):
@@ -292,6 +308,7 @@ class Database:
                         made.told,
                     ]
                     connection.execute("INSERT INTO hot.made VALUES (?, ?, ?, ?, ?)", row)
+                self.checkpoint_now(connection)
             elif check:
                 _read_all(connection)
             self.made = _made(connection)
@@ -345,24 +362,8 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         raise
 
 
-def read_positions(connection: duckdb.DuckDBPyConnection) -> dict[str, Position]:
-    """How far each stream is, as the connection sees it."""
-    rows = connection.execute("SELECT stream, seq, stored_us, era FROM hot.positions").fetchall()
-    return {stream: Position(seq, stored_us, era) for stream, seq, stored_us, era in rows}
-
-
-def write_positions(connection: duckdb.DuckDBPyConnection, positions: Mapping[str, Position]) -> None:
-    """Set positions, within the caller's transaction."""
-    for stream, position in positions.items():
-        # Not an UPDATE: those are in the way of a checkpoint for as long as somebody reads.
-        connection.execute("DELETE FROM hot.positions WHERE stream = ?", [stream])
-        connection.execute(
-            "INSERT INTO hot.positions VALUES (?, ?, ?, ?)", [stream, position.seq, position.stored_us, position.era]
-        )
-
-
 def wal(file: Path) -> Path:
-    """The write-ahead log of a database file."""
+    """The write-ahead log of a database file: somebody else's who has opened it, for there is none of ours."""
     return file.with_name(f"{file.name}.wal")
 
 

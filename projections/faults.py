@@ -42,7 +42,11 @@ class PrimaryDamaged(PrimaryError):
 
 
 class NoRoom(PrimaryError):
-    """The disk takes no more: nothing of the batch is kept, and it is read again when there is room."""
+    """The disk takes no more: what no checkpoint has put into the file is read again when there is room."""
+
+
+class NoRoomForCopy(PrimaryError):
+    """The disk takes no copy of the primary; the primary itself is as it was."""
 
 
 class PrimaryInvalidated(PrimaryError):

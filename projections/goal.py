@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from bus.connection import Connection
 from projections import streams
-from projections.database import Position
 from projections.log import STREAMS
+from projections.positions import Position
 
 
 class Goal:

@@ -33,10 +33,11 @@ from bus.ids import key_id
 from bus.store import Store
 from projections import faults, reject, snapshot, stalls, streams
 from projections.buffer import BATCH, CHUNK, Buffer
-from projections.database import VERSION, Database, Position, Settings
+from projections.database import UNSETTLED, VERSION, Database, Settings
 from projections.goal import Goal
 from projections.log import STREAMS
 from projections.partition import Partition
+from projections.positions import Position
 from projections.primary import FORMER, Files, Primary
 from projections.snapshot import Pace
 from projections.stalls import Stalls
@@ -77,8 +78,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings = Settings()
     pace: Pace = Pace()
     linger_s: float = LINGER_S
-    #: Bytes of the write-ahead log that call for a checkpoint.
-    wal_most: int = snapshot.WAL_MOST
+    #: Bytes of rows that call for a checkpoint, copy or no copy.
+    unsettled: int = UNSETTLED
     #: Which of several projectors this is.
     partition: Partition = Partition()
 
@@ -104,7 +105,6 @@ class Projector:
         self._eras: dict[str, str] = {}
         self._buffer = Buffer(self._eras, options.partition)
         self._changed = asyncio.Event()
-        self._copying = asyncio.Lock()
         self._state = State.STARTING
         self._stalls = Stalls(store, author, options.seat)
         #: What new tables must reach; empty when they have.
@@ -299,6 +299,10 @@ class Projector:
         except duckdb.Error as exc:
             # Not the file: something in a row that no table can hold. It is found, rejected, and everything else applied.
             log.error("batch_refused", rows=rows.num_rows, error=str(exc))
+            if isinstance(exc, duckdb.OutOfMemoryException):
+                await (
+                    database.checkpoint()
+                )  # or rows that are still to be put into the file: smaller pieces fit beside none
             await reject.divide(database, rows, self._eras, exc)
         self.positions = self.positions | positions
         self.applied += rows.num_rows
@@ -306,8 +310,7 @@ class Projector:
         await self._stalls.end(stalls.READING)
         self._changed.set()
         self._move()
-        if not self._copying.locked():
-            await snapshot.settle(database, self._options.wal_most)
+        await database.settle(self._options.unsettled)
 
     async def _reach(self) -> None:
         """Switch to new tables that have caught up."""
@@ -367,7 +370,7 @@ class Projector:
             except faults.Busy:
                 after = loop.time() + _AGAIN_S
                 self._changed.set()
-            except faults.NoRoom as exc:
+            except faults.NoRoomForCopy as exc:
                 await self._stalls.begin(stalls.PUBLISHING, str(exc))
                 after = loop.time() + self._options.pace.least_s
                 self._changed.set()
@@ -376,17 +379,16 @@ class Projector:
                 await self._stalls.end(stalls.PUBLISHING)
 
     async def _copy(self) -> None:
-        """Publish once; one copy at a time."""
-        async with self._copying:
-            database = self.primary.database
-            if self._history is not None:
-                await self._history.tend(database)
-            self.published = await snapshot.publish(
-                database,
-                self._options.files.published,
-                await self._lags(),
-                host=self._options.seat,
-                pause_s=self._period_s,
-                now=self._author.now(),
-            )
+        """Publish once."""
+        database = self.primary.database
+        if self._history is not None:
+            await self._history.tend(database)
+        self.published = await snapshot.publish(
+            database,
+            self._options.files.published,
+            await self._lags(),
+            host=self._options.seat,
+            pause_s=self._period_s,
+            now=self._author.now(),
+        )
         self._period_s = self._options.pace.period(self.published.took_s)

@@ -19,11 +19,12 @@ import structlog
 
 from bus import errors, wire
 from bus.connection import Connection
-from projections import fold, history
+from projections import fold, history, positions
 from projections.archive import manifest, register, segment
 from projections.archive.manifest import Segment
-from projections.database import Database, Position, Settings, transaction, write_positions
+from projections.database import Database, Settings, transaction
 from projections.log import LOG, STREAMS
+from projections.positions import Position
 from projections.primary import Files, Primary
 from projections.quoting import quoted
 
@@ -69,6 +70,7 @@ class Archived:
         for one in left:
             await database.run(partial(restore_one, home=self._home, one=one))
             await database.run(self._cold.move)
+            await database.checkpoint()
         await database.run(partial(finish, home=self._home, eras=eras))
         if left:
             await database.reopen()
@@ -195,7 +197,7 @@ class batch_of:  # noqa: N801 (reads as what it is)
 def finish(connection: duckdb.DuckDBPyConnection, home: Path, eras: Mapping[str, str]) -> None:
     """Set the positions to where the files end, and make the views over them."""
     with transaction(connection):
-        write_positions(connection, dict(_ends(connection, home, eras)))
+        positions.write(connection, dict(_ends(connection, home, eras)))
         history.publish(connection, home)
 
 

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from projections.database import Database, Position
+from projections.database import Database
 from projections.log import LOG
+from projections.positions import Position
 
 log = structlog.get_logger()
 
@@ -32,9 +33,11 @@ async def divide(database: Database, rows: pa.Table, eras: Mapping[str, str], ex
         exc: why it was refused.
 
     Raises:
-        duckdb.Error: a row is refused even as rubbish.
+        duckdb.Error: a row is refused even as rubbish, or there is no memory for a single one.
     """
     rows = rows.sort_by([("stream", "ascending"), ("seq", "ascending")])
+    if rows.num_rows == 1 and isinstance(exc, duckdb.OutOfMemoryException):
+        raise exc  # no row is to blame for that
     if rows.num_rows == 1:
         place = {name: rows.column(name) for name in _PLACE}
         reason = pa.array([f"no table takes it: {exc}"], pa.string())

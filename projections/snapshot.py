@@ -20,15 +20,12 @@ from pathlib import Path
 import duckdb
 import msgspec
 
-from projections import faults
-from projections.database import CATALOG, VERSION, Database, read_positions, transaction, wal
+from projections import faults, positions
+from projections.database import VERSION, Database, transaction, wal
 from projections.standing import Lag, Snapshot
 
 #: Seconds between the beginnings of two copies, at least.
 LEAST_S = 2.0
-#: Bytes of the write-ahead log from which on it goes into the file without a copy being due. What no checkpoint has put there
-#: stays in DuckDB's memory and spill, and both have an end.
-WAL_MOST = 256 * 1024 * 1024
 #: Part of the time that making copies may take.
 SHARE = 0.05
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -56,7 +53,8 @@ async def publish(
 
     Raises:
         Busy: a query is in the way: nothing was published, try again in a moment.
-        NoRoom: the disk is full; the former copy is still there. If the primary itself was meant, it must be opened again.
+        NoRoomForCopy: the disk is full; the former copy is still there.
+        NoRoom: it is full for the primary itself, which must be opened again.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -64,26 +62,13 @@ async def publish(
     def work(connection: duckdb.DuckDBPyConnection) -> int:
         # In one piece: no batch comes between what the copy says of itself and what is in it.
         number = _stamp(connection, lags, host=host, pause_s=pause_s, now=now)
-        connection.execute(f"CHECKPOINT {CATALOG}")
+        database.checkpoint_now(connection)
         return number
 
-    number = await database.run(work)
-    size = await asyncio.to_thread(_copy, database, file)
+    async with database.still:
+        number = await database.run(work)
+        size = await asyncio.to_thread(_copy, database, file)
     return Snapshot(number=number, published_at=now, took_s=loop.time() - began, bytes=size)
-
-
-async def settle(database: Database, most: int = WAL_MOST) -> bool:
-    """Checkpoint if the write-ahead log has grown to `most` bytes: whether that was done. Never while a copy is made.
-
-    Copies do it as well; but none is made while tables are new, or while there is no room for one.
-    """
-    try:
-        if wal(database.file).stat().st_size < most:
-            return False
-        await database.checkpoint()
-    except (FileNotFoundError, faults.Busy):
-        return False  # nothing to be done, or not now: the next batch asks again
-    return True
 
 
 def _stamp(
@@ -92,14 +77,14 @@ def _stamp(
     """Write into the tables which copy this will be, and how far it is: by the positions in it, not by what was known before."""
     found = connection.execute("SELECT max(number) FROM snapshot").fetchone()
     number = int(found[0] or 0) + 1 if found else 1
-    positions = read_positions(connection)
+    reached = positions.read(connection)
     at = _naive(now)
     with transaction(connection):
         connection.execute("DELETE FROM snapshot")
         connection.execute("INSERT INTO snapshot VALUES (?, ?, ?, ?, ?)", [number, at, VERSION, host, pause_s])
         connection.execute("DELETE FROM projection_lag")
         for lag in lags:
-            position = positions.get(lag.stream)
+            position = reached.get(lag.stream)
             seq = position.seq if position is not None else 0
             behind = max(0, lag.head - seq) if lag.behind else 0
             row: list[object] = [lag.stream, seq, max(lag.head, seq), behind, lag.seconds if behind else 0.0, at]
@@ -127,7 +112,7 @@ def _copy(source: Database, target: Path) -> int:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
         if exc.errno in _NO_ROOM:
-            raise faults.NoRoom(
+            raise faults.NoRoomForCopy(
                 f"expected room for a copy of {source.file} at {target}, got: {exc.strerror}; free some, publishing goes on by itself"
             ) from exc
         raise

@@ -11,7 +11,7 @@ from typing import Any
 
 from bus import errors, wire
 from bus.connection import Connection
-from projections.database import Position
+from projections.positions import Position
 from projections.standing import Lag
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -28,13 +28,14 @@ from bus.events import archive as ev
 from bus.gate import Gate
 from bus.ids import key_id
 from bus.store import CONTROL, INVOCATIONS, Store
+from projections import positions
 from projections.archive import closing, holds, manifest, mend, register, segment, trim
 from projections.archive import store as stores
 from projections.archive.copies import Copies
 from projections.archive.manifest import Fault, Segment
 from projections.archive.segment import Step
 from projections.archive.trim import Decision, Facts
-from projections.database import Database, read_positions
+from projections.database import Database
 
 log = structlog.get_logger()
 
@@ -200,7 +201,7 @@ class Archiver:
 
     async def _eras(self) -> dict[str, str]:
         """When each stream was made whose rows the tables hold: what the tables say counts, not what the server says now."""
-        return {stream: position.era for stream, position in (await self._read(read_positions)).items()}
+        return {stream: position.era for stream, position in (await self._read(positions.read)).items()}
 
     async def _close(self, *, at_once: bool) -> None:
         now = self._author.now()
@@ -304,6 +305,8 @@ class Archiver:
             await self._report(fault)
             await self.mend(broken)
             return  # proven at the next look
+        # The tables must know by themselves what the stream forgets: which files are registered, and how far they are.
+        await self._database.checkpoint()
         if self._gate.closed:
             return
         await trim.carry_out(

@@ -30,8 +30,9 @@ from bus.wire import Delivery
 from projections import history, snapshot
 from projections.archive import register, segment
 from projections.archive.closing import SEGMENT_ROWS
-from projections.database import Database, Made, Position, transaction
+from projections.database import Database, Made, transaction
 from projections.decode import decode
+from projections.positions import Position
 from projections.standing import Snapshot
 from tests.bench.report import Row
 from tests.bench.rig import Rig

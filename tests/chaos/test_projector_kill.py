@@ -75,7 +75,9 @@ class Victim:
     """A projector process of the test's own: the launcher would wait longer and longer between its starts."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self._files = [fleet.home.projections / f"primary{part}.duckdb.wal" for part in ("", ".next")]
+        home = fleet.home
+        self._files = [home.projections / f"primary{part}.duckdb" for part in ("", ".next")]
+        self._files.append(home.tables.with_name(f".{home.tables.name}.draft"))
         self._log = (fleet.home.logs / "projector.log").open("ab")
         where = ("--home", str(fleet.home.path), "--fleet", str(fleet.file), "--instance", "projector")
         command = (sys.executable, "-m", "services.app", "projector", *where, "--publish-s", "0.1")
@@ -112,7 +114,7 @@ async def test_projector_that_is_killed_misses_and_doubles_nothing(fleet: Fleet,
             asking = asyncio.create_task(desk.ask_many("shop/coder", 60, at_once=4))
             victim = Victim(fleet)
             try:
-                # At its first write, at its second, at its third: before a commit, in a checkpoint, in a copy.
+                # At its first write, at its second, at its third: in a checkpoint, in a copy, and with rows in its memory alone.
                 await victim.writes(1 + n % 3)
             finally:
                 victim.kill()

@@ -66,10 +66,10 @@ async def test_every_message_is_a_row_and_the_copy_says_how_far_it_is(stand: Sta
             assert cursor.execute("SELECT count(*) FROM hot.log WHERE problem IS NOT NULL").fetchall() == [(1,)]
 
 
-async def test_write_ahead_log_is_bounded_between_copies(stand: Stand) -> None:
+async def test_rows_go_into_the_file_between_copies(stand: Stand) -> None:
     """However long no copy is due, what batches have written goes into the file, and not into memory and spill for ever."""
     most = 100_000
-    projector = stand.projector(pace=Pace(least_s=3600), wal_most=most)
+    projector = stand.projector(pace=Pace(least_s=3600), unsettled=most)
     async with stand.running(projector):
         await until(lambda: projector.published)
         before = stand.files.primary.stat().st_size

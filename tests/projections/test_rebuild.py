@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS
 from bus.wire import Delivery
-from projections import database, fold, history, rebuild
+from projections import database, fold, history, positions, rebuild
 from projections.archive import manifest, register, segment
 from projections.database import transaction
 from projections.decode import decode
@@ -94,8 +94,8 @@ def test_rebuilt_tables_are_the_grown_ones(seed: int, steps: int, keep: int, end
             (home / "archive").rename(other / "archive")
         eras = dict.fromkeys(STREAMS, ERA)
         count = rebuild.restore(rebuilt, other, eras, cold=history.Cold(other, rows=keep))
-        positions = database.read_positions(rebuilt)
-        assert {stream: position.seq for stream, position in positions.items()} == archived
+        reached = positions.read(rebuilt)
+        assert {stream: position.seq for stream, position in reached.items()} == archived
         assert count == sum(d.seq <= archived.get(stream, 0) for stream in STREAMS for d in streams[stream])
         for stream in STREAMS:
             rest = [d for d in streams[stream] if d.seq > archived.get(stream, 0)]
@@ -130,7 +130,7 @@ def test_rebuild_that_is_cut_off_goes_on(tmp_path: Path) -> None:
         for _ in range(4):
             with pytest.raises(Cut):
                 rebuild.restore(connection, home, eras, told=cut)
-            assert database.read_positions(connection) == {}
+            assert positions.read(connection) == {}
         assert rebuild.restore(connection, home, eras, told=cut) == 0
         assert looked_at(connection) == wanted
 

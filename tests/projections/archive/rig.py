@@ -23,9 +23,10 @@ from projections.archive import mend
 from projections.archive.archiver import Archiver, Settings
 from projections.archive.segment import Step
 from projections.archive.store import Access
-from projections.database import Database, Made, Position
+from projections.database import Database, Made
 from projections.decode import decode
 from projections.log import STREAMS
+from projections.positions import Position
 from services.daemon import Bus, open_bus
 
 
