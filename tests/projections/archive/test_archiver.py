@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from bus import flags
@@ -265,3 +267,25 @@ async def test_full_disk_writes_nothing_and_goes_on_when_there_is_room(
     await archiver.look(at_once=True)
     assert archiver.problem == ""
     assert files(rig) == [(1, 9, 9)]
+
+
+async def test_stream_forgets_only_what_the_file_of_the_tables_knows(rig: Rig, tmp_path: Path) -> None:
+    """When the stream is purged, the primary as a kill would leave it has every file registered and is past what leaves."""
+    left = tmp_path / "left.duckdb"
+    await rig.work(9)
+    await rig.feed()
+
+    def step(name: str) -> None:
+        if name == "purge":
+            shutil.copyfile(rig.database.file, left)
+
+    archiver = rig.archiver(rows=10, step=step)
+    await archiver.look(at_once=True)
+    trimmed = (await rig.first()) - 1
+    assert trimmed > 0
+    with duckdb.connect(str(left), read_only=True) as copy:
+        found = copy.execute(
+            "SELECT (SELECT max(last_seq) FROM archive_segments WHERE stream = 'INVOCATIONS'), "
+            "(SELECT seq FROM hot.positions WHERE stream = 'INVOCATIONS')"
+        ).fetchall()
+    assert min(*found[0]) >= trimmed
