@@ -69,8 +69,9 @@ class Archived:
             await database.reopen(os.cpu_count())
         for one in left:
             await database.run(partial(restore_one, home=self._home, one=one))
-            await database.run(self._cold.move)
-            await database.checkpoint()
+            if await database.run(self._cold.move):
+                # Not after each file: what a checkpoint has compressed would leave the tables soon after.
+                await database.checkpoint()
         await database.run(partial(finish, home=self._home, eras=eras))
         if left:
             await database.reopen()

@@ -1,13 +1,12 @@
 """The projector: events a second from the stream to tables, against the same reader without tables and a plain projector.
 
-Then how soon an event can be asked for, how fast the tables are made again from Parquet, and how long `v_health` takes. One
-process reads, decodes and applies, as the daemon does; the server is a process of its own.
+Both are processes of their own (:mod:`tests.bench.projecting`), and so is the server. Then how soon an event can be asked for,
+how fast the tables are made again from Parquet, and how long `v_health` takes, of a projector in this process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import resource
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -23,7 +22,6 @@ import nats
 from bus import envelope
 from bus.author import Author
 from bus.events import invocation as ev
-from bus.follower import Follower
 from bus.ids import new_id
 from bus.store import INVOCATIONS
 from bus.subjects import Ref
@@ -31,9 +29,10 @@ from projections import history, rebuild
 from projections.archive import manifest, segment
 from projections.database import VERSION, Database, Made
 from projections.primary import Files
-from projections.projector import CAPACITY, PULL_BYTES, Options, Projector
+from projections.projector import Options, Projector
 from services.app.parts import calm_collector, share_interpreter
 from services.daemon import Bus
+from tests.bench.projecting import Found, begin
 from tests.bench.report import Row
 from tests.bench.rig import Rig
 from tests.bench.scale import Scale
@@ -42,6 +41,8 @@ from tests.bench.scale import Scale
 _PLAIN = 6_000
 #: Events stored one by one for the freshness.
 _SINGLE = 100
+#: Events a second that come while a projector catches up.
+_LIVE_PER_S = 2_000
 _HOLDER = "01a20ba5-6af7-75eb-a9e4-fdff4d5047b9"
 _USAGE = ev.Usage(input_tokens=4808, output_tokens=10, model="trace")
 
@@ -50,15 +51,18 @@ async def measure(rig: Rig, scale: Scale) -> list[Row]:
     """One after the other, on one stream."""
     calm_collector()
     share_interpreter()
-    count = 3 * (scale.requests * 2)
+    count = scale.events
     await _publish(rig.bus, count)
     with tempfile.TemporaryDirectory(prefix="systems-bench-tables-") as folder:
         home = Path(folder)
-        reader = median([await _read(rig.bus, count) for _ in range(3)])
+        reader = count / median([(await begin("read", rig.server.url, count, home)).took_s for _ in range(3)])
         plain = await _plain(rig, home)
+        applied = [await _projected(rig, count, home / f"run-{n}") for n in range(3)]
+        ours = count / median([found.took_s for found in applied])
+        memory = max(found.memory_mb for found in applied)
+        late = await _under_load(rig, count, home / "late")
         async with _projector(rig.bus, home) as projector:
-            ours = await _applied(projector, count)
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            await _applied(projector, count)
             fresh = await _freshness(rig.bus, projector)
             health = await _health(projector)
             size = (home / "projections" / "primary.duckdb").stat().st_size
@@ -83,6 +87,12 @@ async def measure(rig: Rig, scale: Scale) -> list[Row]:
             ratios=(ours / plain,),
             target="ratio ≥ 5",
             met=ours / plain >= 5,
+        ),
+        Row(
+            what=f"the same under {_LIVE_PER_S:,} new events/s, until nothing waits",
+            unit="events/s",
+            ours=count / late.caught_up_s,
+            note="all that is new is applied as well, and not counted",
         ),
         Row(
             what="an event to the tables that are asked, p99",
@@ -120,6 +130,28 @@ async def measure(rig: Rig, scale: Scale) -> list[Row]:
     ]
 
 
+async def _projected(rig: Rig, count: int, folder: Path) -> Found:
+    folder.mkdir()
+    return await begin("apply", rig.server.url, count, folder)
+
+
+async def _under_load(rig: Rig, count: int, folder: Path) -> Found:
+    """Catching up while events come."""
+
+    async def load() -> None:
+        while True:
+            at = time.perf_counter()
+            await _publish(rig.bus, _LIVE_PER_S // 10)
+            await asyncio.sleep(max(0.0, at + 0.1 - time.perf_counter()))
+
+    live = asyncio.create_task(load())
+    try:
+        return await _projected(rig, count, folder)
+    finally:
+        live.cancel()
+        await asyncio.gather(live, return_exceptions=True)
+
+
 async def _publish(bus: Bus, count: int) -> None:
     """Invocations that were asked for, claimed and completed."""
     author = Author("/bench/tables")
@@ -143,19 +175,6 @@ async def _publish(bus: Bus, count: int) -> None:
         if number % 2_000 == 0:
             await bus.connection.nc.flush(60)
     await bus.connection.nc.flush(60)
-
-
-async def _read(bus: Bus, count: int) -> float:
-    """Events a second of the projector's own reader, when nothing is done with them."""
-    follower = Follower(
-        bus.connection, INVOCATIONS, [], capacity=CAPACITY, max_bytes=max(PULL_BYTES, 2 * bus.connection.nc.max_payload)
-    )
-    seen, begun = 0, time.perf_counter()
-    async for batch in follower.batches(CAPACITY // 4):
-        seen += len(batch)
-        if seen >= count:
-            break
-    return seen / (time.perf_counter() - begun)
 
 
 async def _plain(rig: Rig, home: Path) -> float:
@@ -203,15 +222,10 @@ async def _projector(bus: Bus, home: Path) -> AsyncIterator[Projector]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _applied(projector: Projector, count: int) -> float:
-    """Events a second from an empty file to all of them in the tables."""
-    begun = time.perf_counter()
-    while projector.applied < count:
-        await asyncio.sleep(0.01)
-    rate = projector.applied / (time.perf_counter() - begun)
-    while projector.primary.building or projector.published is None:
+async def _applied(projector: Projector, count: int) -> None:
+    """Wait until all of them are in the tables, and the first copy is made."""
+    while projector.applied < count or projector.primary.building or projector.published is None:
         await asyncio.sleep(0.05)
-    return rate
 
 
 async def _freshness(bus: Bus, projector: Projector) -> list[float]:

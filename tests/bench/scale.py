@@ -24,6 +24,8 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     few_subjects: int = 10_000
     many_subjects: int = 1_000_000
     subject_rounds: int = 5
+    #: Events that are projected.
+    events: int = 1_000_000
     #: Events of a long history, and whether a primary is blown up to see how long its copy takes.
     history: int = 10_000_000
     ballast: bool = True
@@ -39,6 +41,7 @@ QUICK = Scale(
     marks=(4_000, 8_000, 16_000),
     many_subjects=50_000,
     subject_rounds=1,
+    events=90_000,
     history=500_000,
     ballast=False,
 )
