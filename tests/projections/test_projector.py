@@ -284,6 +284,24 @@ async def test_row_that_no_table_holds_is_rejected_alone(stand: Stand, monkeypat
         assert "no such thing" in bad[0][1]
 
 
+async def test_batch_without_memory_is_applied_in_pieces(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the memory does not take a whole batch, smaller ones are applied, and no row is rejected for it."""
+    apply = fold.apply
+
+    def frugal(connection: duckdb.DuckDBPyConnection) -> None:
+        if connection.execute("SELECT count(*) > 20 FROM batch").fetchall() == [(True,)]:
+            raise duckdb.OutOfMemoryException("Out of Memory Error: no room for so many")
+        apply(connection)
+
+    monkeypatch.setattr(fold, "apply", frugal)
+    await stand.invocations(50)
+    async with stand.running() as projector:
+        await stand.caught_up(projector)
+        assert stand.rows(projector) == await stand.stored()
+        with projector.cursor() as cursor:
+            assert cursor.execute("SELECT count(*) FROM hot.log WHERE problem IS NOT NULL").fetchall() == [(0,)]
+
+
 class _Backwards(SystemClock):
     """Wall time that jumps back by a day at each look."""
 
