@@ -19,7 +19,11 @@ handler = { kind = "function", target = "handlers:work" }
 handler = { kind = "function", target = "handlers:echo" }
 """
 HANDLERS = """
+from bus.events.invocation import Usage
+
+
 async def work(input, ctx):
+    ctx.meter(Usage(input_tokens=1_000_000, model="big"))
     await ctx.request("shop/tester", {"of": input})
     return input
 
@@ -39,6 +43,16 @@ async def counted(fleet: Fleet) -> list[dict[str, Any]]:
     return found
 
 
+async def repriced(fleet: Fleet) -> int:
+    """Millionths of a dollar that all work would have come to at prices of the test's own."""
+    prices = fleet.file.with_name("prices.toml")
+    prices.write_text("big = { input = 2.5, output = 0.0 }\n")
+    asked = await fleet.systems("quota", "reprice", "--prices", str(prices), "--output", "json")
+    assert asked.status == 0, asked.err
+    after: int = asked.json()["after"]
+    return after
+
+
 async def test_history_that_left_the_stream_is_shown_proven_and_folded_anew(fleet: Fleet) -> None:
     """Trimmed away, an invocation still has its timeline and its tree; damage is named, and mended while the stream can."""
     fleet.write(FLEET, HANDLERS)
@@ -52,6 +66,7 @@ async def test_history_that_left_the_stream_is_shown_proven_and_folded_anew(flee
         assert closed.json()["trim"]["held_by"]["kind"] == "hot"
         later = await desk.ask("shop/tester", 2)
         await desk.story.ended(later.id)
+        priced = await repriced(fleet)
         await desk.bus.connection.api("STREAM.PURGE.INVOCATIONS", {"seq": up_to + 1})
         shown = await fleet.systems("show", parent, "--output", "json")
         assert shown.status == 0, shown.err
@@ -62,6 +77,7 @@ async def test_history_that_left_the_stream_is_shown_proven_and_folded_anew(flee
         replayed = await fleet.systems("guards", "backtest", "--output", "json")
         assert replayed.status == 0, replayed.err or replayed.out
         assert replayed.json()["events"] == up_to + 3
+        assert (priced, await repriced(fleet)) == (2_500_000, 2_500_000)
         proven = await fleet.systems("archive", "verify", "--output", "json")
         assert (proven.status, proven.json()["whole"]) == (0, True), proven.out
         files = (await fleet.systems("archive", "ls", "--output", "json")).json()["files"]
