@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 
 from bus import errors
+from projections.partition import named
 
 #: The holder of a lock, as DuckDB names it.
 _HOLDER = re.compile(r"\(PID (\d+)\)")
@@ -57,6 +58,12 @@ class Busy(PrimaryError):
     """A query still reads what a checkpoint would move: tried again in a moment."""
 
 
+def _published(file: Path) -> Path:
+    """The copy for everybody of a primary: a part's is called like the folder of its primary."""
+    name = file.parent.name
+    return file.parents[1] / f"{name if named(name) else 'fleet'}.duckdb"
+
+
 def translate(exc: duckdb.Error, file: Path) -> PrimaryError | None:
     """A driver error as one of ours; None for those that are about a statement and not about the file."""
     text = str(exc)
@@ -65,7 +72,7 @@ def translate(exc: duckdb.Error, file: Path) -> PrimaryError | None:
         by = f"process {holder[1]} has it open" if holder else "another process has it open"
         return PrimaryLocked(
             f"expected {file} to be the projector's alone, got: {by}; "
-            f"end it, and open {file.parents[1] / 'fleet.duckdb'} instead: that copy is for everybody"
+            f"end it, and open {_published(file)} instead: that copy is for everybody"
         )
     if any(sign in text for sign in _NO_ROOM):
         return NoRoom(

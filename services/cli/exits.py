@@ -57,6 +57,7 @@ STATUSES: dict[str, Exit] = {
     "NamedQueryError": Exit.USAGE,
     "BadQuestion": Exit.USAGE,
     "QueryMistake": Exit.USAGE,
+    "Unmergeable": Exit.USAGE,
     "QueryRefused": Exit.REFUSED,
     "QueryTooLarge": Exit.REFUSED,
     "QueryTooLong": Exit.LATER,

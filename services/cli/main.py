@@ -99,6 +99,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("decisions", "services.cli.decide:decisions", _BUS, "List the decisions, or export them as ADRs."),
     Command("archive", "services.cli.archive:app", _BUS, "Show history in files, and whether it is whole."),
     Command("rebuild", "services.cli.archive:rebuild", _BUS, "Have the tables made anew."),
+    Command("part", "services.cli.part:app", _BUS, "Share the streams among several projectors."),
     Command("check", "services.cli.check:check", _BUS, "Check a fleet file."),
     Command("limits", "services.cli.limits:limits", _BUS, "Show what is bounded, and what stays with a person."),
     Command("env", "services.cli.shell:env", _SHELL, "Print shell exports for the plain tools."),

@@ -11,10 +11,14 @@ import pytest
 
 from bus import errors, flags, plan
 from bus.author import Author
+from bus.connection import Connection, connect
 from bus.context import Context
+from bus.publisher import Publisher
 from bus.server import EmbeddedServer, Options
 from bus.topology import Topology, role_consumer, streams
+from projections.partition import Partition
 from services import credentials
+from services.app.part import Place, open_part
 from services.daemon import Bus, open_bus
 from services.home import Home
 
@@ -49,10 +53,10 @@ async def of(guarded: dict[str, Context], user: str) -> Bus:
     return await open_bus(guarded[user], f"test-{user}", Author(f"/test/{user}", actor=user))
 
 
-async def may_publish(bus: Bus, subject: str) -> bool:
+async def may_publish(publisher: Publisher, subject: str) -> bool:
     """Whether the server lets the user publish there."""
     try:
-        await bus.publisher.publish(subject, b"frozen" if "flags" in subject else b"{}")
+        await publisher.publish(subject, b"frozen" if "flags" in subject else b"{}")
     except errors.PermissionDenied:
         return False
     except errors.ServerError:
@@ -60,10 +64,10 @@ async def may_publish(bus: Bus, subject: str) -> bool:
     return True
 
 
-async def may_ask(bus: Bus, request: str) -> bool:
+async def may_ask(connection: Connection, request: str) -> bool:
     """Whether the server answers a JetStream API request of the user, with whatever."""
     try:
-        await bus.connection.api(request, {}, timeout=0.7)
+        await connection.api(request, {}, timeout=0.7)
     except errors.Unanswered:
         return False
     except errors.ServerError:
@@ -151,15 +155,55 @@ API = {
 @pytest.mark.slow
 async def test_invocations_are_trimmed_by_the_projector_and_people_only(guarded: dict[str, Context]) -> None:
     """Of all users the operator and the projector may purge INVOCATIONS, and the projector may purge no other stream."""
-    buses = {user: await of(guarded, user) for user in guarded}
+    users = {user: await connect(login, f"test-{user}") for user, login in guarded.items()}
     try:
-        may = await asyncio.gather(*(may_ask(bus, "STREAM.PURGE.INVOCATIONS") for bus in buses.values()))
-        assert {user for user, allowed in zip(buses, may, strict=True) if allowed} == {"operator", "projector"}
+        may = await asyncio.gather(*(may_ask(user, "STREAM.PURGE.INVOCATIONS") for user in users.values()))
+        assert {user for user, allowed in zip(users, may, strict=True) if allowed} == {"operator", "projector"}
         others = [stream.name for stream in streams() if stream.name != "INVOCATIONS"]
-        assert not any(await asyncio.gather(*(may_ask(buses["projector"], f"STREAM.PURGE.{name}") for name in others)))
+        assert not any(await asyncio.gather(*(may_ask(users["projector"], f"STREAM.PURGE.{name}") for name in others)))
     finally:
-        for bus in buses.values():
-            await bus.close()
+        for user in users.values():
+            await user.close()
+
+
+@pytest.mark.slow
+async def test_part_reads_the_event_streams_and_writes_nothing(guarded: dict[str, Context], tmp_path: Path) -> None:
+    """With the login of a part its projector catches up, and the server takes nothing from it: no event, flag, request or purge."""
+    place = Place(partition=Partition(0, 2), folder=tmp_path / "parts", memory_mb=192, publish_s=0.05)
+    async with open_part(guarded["part"], place) as part:
+        running = asyncio.create_task(part.run())
+        async with asyncio.timeout(30):
+            while not part.projector.primary.ready:
+                assert not running.done()
+                await asyncio.sleep(0.005)
+            await part.projector.caught_up()
+        await part.projector.finish()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert place.files.published.exists()
+    connection = await connect(guarded["part"], "test-part")
+    publisher = Publisher(connection)
+    await publisher.open()
+    try:
+        subjects = (
+            "inv.shop.coder.x.requested",
+            "ctl.a.b.c",
+            "dlq.a.b.c",
+            SOFT,
+            "$KV.registry.x",
+            "requests.shop.coder",
+        )
+        assert not [subject for subject in subjects if await may_publish(publisher, subject)]
+        requests = (
+            "STREAM.PURGE.CONTROL",
+            "STREAM.UPDATE.CONTROL",
+            "STREAM.INFO.KV_registry",
+            "CONSUMER.CREATE.KV_flags.x",
+        )
+        assert not any(await asyncio.gather(*(may_ask(connection, request) for request in requests)))
+    finally:
+        await publisher.close()
+        await connection.close()
 
 
 @pytest.mark.parametrize("user", PUBLISH)
@@ -168,7 +212,7 @@ async def test_user_publishes_what_it_may_and_nothing_else(guarded: dict[str, Co
     bus = await of(guarded, user)
     bus.publisher.gate = None  # the flags that this test puts are to be refused by nobody but the server
     try:
-        assert {subject: await may_publish(bus, subject) for subject in PUBLISH[user]} == PUBLISH[user]
+        assert {subject: await may_publish(bus.publisher, subject) for subject in PUBLISH[user]} == PUBLISH[user]
     finally:
         await bus.close()
 
@@ -178,7 +222,7 @@ async def test_user_changes_only_the_streams_that_it_may(guarded: dict[str, Cont
     """Streams are changed by people, launcher and warden, and the flags' stream by people alone."""
     bus = await of(guarded, user)
     try:
-        assert {request: await may_ask(bus, request) for request in API[user]} == API[user]
+        assert {request: await may_ask(bus.connection, request) for request in API[user]} == API[user]
     finally:
         await bus.close()
 

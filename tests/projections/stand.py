@@ -42,7 +42,8 @@ class Stand:
     def projector(self, **more: Any) -> Projector:
         """A projector that does not run yet."""
         bus = self.bus
-        options = Options(files=self.files, seat="projector_here", **({"pace": QUICK} | more))
+        given: dict[str, Any] = {"seat": "projector_here", "pace": QUICK} | more
+        options = Options(files=self.files, **given)
         return Projector(bus.connection, bus.store, bus.author, options)
 
     @asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from bus.server import EmbeddedServer
 from bus.store import CONTROL, INVOCATIONS
 from bus.subjects import Ref
 from bus.wire import Delivery
-from projections import database, fold
+from projections import database, fold, snapshot
 from projections.merge import Unmergeable, merge
 from projections.partition import Partition
 from projections.primary import Files
@@ -46,6 +46,9 @@ def made(file: Path, streams: Mapping[str, list[Delivery]], partition: Partition
         fold.create(connection)
         connection.execute(database.POSITIONS)
         connection.execute("INSERT INTO hot.made VALUES ('v', ?, '', '', true)", [datetime(2026, 11, 25)])  # noqa: DTZ001 (as tables have it)
+        snapshot._stamp(
+            connection, [], host=f"{partition.name}_here", pause_s=1.0, now=datetime(2026, 11, 25, tzinfo=UTC)
+        )
         for stream, deliveries in streams.items():
             take(connection, stream, partition.own(stream, deliveries))
     return file
@@ -100,7 +103,7 @@ async def test_two_projectors_share_a_stream(server: EmbeddedServer, tmp_path: P
             part = Partition(n, 2)
             stood = Stand(stand.bus, tmp_path)
             stood.files = Files(tmp_path / part.name, tmp_path / f"{part.name}.duckdb")
-            projector = stood.projector(partition=part)
+            projector = stood.projector(partition=part, seat=f"{part.name}_here")
             running.append((stood, await stack.enter_async_context(stood.running(projector))))
         for _, projector in running:
             async with asyncio.timeout(LIMIT_S):
