@@ -281,7 +281,14 @@ def parts_of(files: Sequence[Path]) -> list[Path]:
 
 def _stamps(files: Sequence[Path]) -> list[tuple[Path, int, int]]:
     """Tells whether a file is still the same one: each copy is another file."""
-    return [(file, (stat := file.stat()).st_ino, stat.st_mtime_ns) for file in files]
+    found = []
+    for file in files:
+        try:
+            stat = file.stat()
+        except FileNotFoundError as exc:
+            raise Unmergeable(f"expected the published copy of a part at {file}, got: it has just gone") from exc
+        found.append((file, stat.st_ino, stat.st_mtime_ns))
+    return found
 
 
 async def _merge(files: Sequence[Path], into: Path, common: Common) -> list[tuple[Path, int, int]]:
