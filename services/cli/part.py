@@ -164,7 +164,8 @@ async def _tell(part: Part, pause_s: float, common: Common) -> None:
     while True:
         try:
             now = look(part, await part.projector.status())
-        except errors.BusUnreachable as exc:
+        except (errors.BusUnreachable, errors.ServerError) as exc:
+            # The projector waits as well; what ends it ends the command.
             now = Look(part=str(part.place.partition), state="waiting", problem=str(exc))
         if now != last:
             _print(now, common)

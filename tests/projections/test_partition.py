@@ -31,7 +31,8 @@ from tests.projections.histories import fleet
 from tests.projections.stand import LIMIT_S, Stand, open_stand
 from tests.projections.test_rebuild import LOOKED_AT, take
 
-ALL = (*LOOKED_AT, "schedules", "freezes", "guard_trips", "registry_versions", "findings", "v_failure_bill")
+#: No view that sums floats or takes the most frequent of several: those depend on the order of rows that are the same.
+ALL = (*LOOKED_AT, "schedules", "freezes", "guard_trips", "registry_versions", "findings")
 
 
 def dump(connection: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[Any, ...]]]:
