@@ -53,8 +53,8 @@ class Trimmed:
         self._connection = connection
         self._part = part
         self._archive = archive
-        #: Where INVOCATIONS began when the log was last cut.
-        self._begins = 0
+        #: When INVOCATIONS was made, and where it began when the log was last cut.
+        self._era, self._begins = "", 0
 
     async def begin(self, primary: Primary) -> None:
         """Open the tables, and bring them to where the streams begin, if they are not that far.
@@ -76,6 +76,11 @@ class Trimmed:
         for stream in STREAMS:
             if self._part.reads(stream):
                 await self._fill(database, stream)
+        era, _ = await self._life(INVOCATIONS)
+        if era != self._era:
+            # What was deleted from a stream that is gone may be there in the one that took its name.
+            self._era, self._begins = era, 0
+            self._part.reached.absent.clear()
         position = (await database.positions()).get(INVOCATIONS)
         self._part.reached.seq = position.seq if position is not None else 0
 
