@@ -1,27 +1,20 @@
-"""``systems part``: several projectors that share the streams, and one file for everybody out of theirs.
+"""``systems part``: several projectors that share the streams; ``systems part merge`` is in :mod:`services.cli.merge`.
 
-The commands run in the foreground until SIGTERM or Ctrl-C, and both may be killed at any time: what they publish is replaced as a
-whole.
+A part runs in the foreground until SIGTERM or Ctrl-C, and may be killed at any time: what it publishes is replaced as a whole.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import uvloop
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from bus import errors
-from projections.merge import Unmergeable
-from projections.merge import merge as merge_files
 from projections.partition import parse
 from projections.standing import Status
 from services import credentials
@@ -30,8 +23,8 @@ from services.app.parts import calm_collector, share_interpreter
 from services.cli import output
 from services.cli.common import DEFAULTS, Common
 from services.cli.exits import Exit, UsageError
+from services.cli.merge import merge, seconds, until_signalled
 from services.cli.session import locate, speak_plainly
-from services.fleet import durations
 from services.fleet.spec import MIN_MEMORY_MB
 from services.fleet.spec import Projector as Tables
 from services.home import resolve
@@ -101,13 +94,13 @@ def run(
         folder=into.absolute(),
         archive=archive or _archive_here(common),
         memory_mb=memory_mb,
-        publish_s=_seconds("--publish", publish),
+        publish_s=seconds("--publish", publish),
     )
     if memory_mb < MIN_MEMORY_MB:
         raise UsageError(f"expected --memory-mb to be at least {MIN_MEMORY_MB}, got: {memory_mb}")
     if archive is not None and not archive.is_dir():
         raise UsageError(f"expected the folder of an archive at {archive}, got: none is there")
-    pause_s = _seconds("--every", every)
+    pause_s = seconds("--every", every)
     speak_plainly()
     calm_collector()
     share_interpreter()
@@ -120,17 +113,10 @@ def _archive_here(common: Common) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _seconds(option: str, text: str) -> float:
-    found = durations.seconds(text)
-    if found <= 0:
-        raise UsageError(f"expected {option} to be longer than 0, got: {text!r}")
-    return found
-
-
 async def _run(place: Place, pause_s: float, common: Common) -> int:
     home, where = locate(common)
     where = credentials.as_user(home, where, _USER)
-    stop = _until_signalled()
+    stop = until_signalled()
     async with open_part(where, place) as part:
         _begun(place, where.url, common)
         work = asyncio.create_task(part.run())
@@ -211,106 +197,4 @@ async def _end(part: Part, common: Common) -> int:
     return Exit.DONE
 
 
-def _until_signalled() -> asyncio.Event:
-    """Set by SIGTERM and Ctrl-C."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
-
-
-@app.command
-async def merge(
-    *files: Annotated[Path, Parameter(negative="")], into: Path, every: str | None = None, common: Common = DEFAULTS
-) -> int:
-    """Make one file for everybody of the published copies of all parts. It needs no server.
-
-    Args:
-        files: The copies, or folders with them: all parts of one whole, each once.
-        into: The file to replace, such as fleet.duckdb; any duckdb opens it.
-        every: Go on until SIGTERM or Ctrl-C, and look after each such time, such as 30s, whether a part has changed.
-        common: Which fleet, and how to print.
-    """
-    speak_plainly()
-    pause_s = _seconds("--every", every) if every is not None else 0.0
-    if not files:
-        raise UsageError("expected the published copies of all parts, or folders with them, got: none")
-    if into.resolve() == resolve(common.home, os.environ).tables.resolve():
-        raise UsageError(
-            f"expected --into to name a file of its own, got: {into}, which the fleet's own projector replaces"
-        )
-    seen = await _merge(files, into, common)
-    if not pause_s:
-        return Exit.DONE
-    stop, told = _until_signalled(), ""
-    while not await _signalled(stop, pause_s):
-        try:
-            if _stamps(parts_of(files)) != seen:
-                seen, told = await _merge(files, into, common), ""
-        except Unmergeable as exc:
-            # Parts come and go, and take turns to be of another version; the former file stands meanwhile.
-            if str(exc) != told:
-                output.note(f"systems: {exc}; {into} stays as it is")
-            told = str(exc)
-    return Exit.DONE
-
-
-async def _signalled(stop: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            return await stop.wait()
-    except TimeoutError:
-        return False
-
-
-def parts_of(files: Sequence[Path]) -> list[Path]:
-    """The files that are named, and those of the folders that are.
-
-    Raises:
-        Unmergeable: one is not there, or a folder has none.
-    """
-    found: list[Path] = []
-    for file in files:
-        if not file.exists():
-            raise Unmergeable(f"expected the published copy of a part at {file}, got: no such file")
-        inside = sorted(file.glob("part-*-of-*.duckdb")) if file.is_dir() else [file]
-        if not inside:
-            raise Unmergeable(f"expected published copies of parts (part-0-of-4.duckdb, ...) in {file}, got: none")
-        found += inside
-    return found
-
-
-def _stamps(files: Sequence[Path]) -> list[tuple[Path, int, int]]:
-    """Tells whether a file is still the same one: each copy is another file."""
-    found = []
-    for file in files:
-        try:
-            stat = file.stat()
-        except FileNotFoundError as exc:
-            raise Unmergeable(f"expected the published copy of a part at {file}, got: it has just gone") from exc
-        found.append((file, stat.st_ino, stat.st_mtime_ns))
-    return found
-
-
-async def _merge(files: Sequence[Path], into: Path, common: Common) -> list[tuple[Path, int, int]]:
-    """Merge once: what the parts were before."""
-    found = parts_of(files)
-    if into.resolve() in {file.resolve() for file in found}:
-        raise UsageError(f"expected --into to name a file of its own, got: {into}, which is a part")
-    stamps, began = _stamps(found), time.monotonic()
-    copies = await asyncio.to_thread(merge_files, found, into)
-    took_s, size = round(time.monotonic() - began, 3), into.stat().st_size
-    oldest = min(copies, key=lambda copy: copy.published_at)
-    if common.json:
-        parts = [
-            {"part": str(copy.partition), "file": str(copy.file), "published_at": copy.published_at} for copy in copies
-        ]
-        merged = {"file": str(into), "bytes": size, "took_s": took_s, "parts": parts}
-        print(msgspec.json.encode(merged).decode(), flush=True)
-    else:
-        print(
-            f"{datetime.now(UTC):%H:%M:%S} {into}: {len(copies)} parts, {size / 1e6:,.1f} MB, in {took_s:.1f} s; "
-            f"the oldest copy is that of part {oldest.partition}, of {output.moment(oldest.published_at)}",
-            flush=True,
-        )
-    return stamps
+app.command(merge)
