@@ -46,28 +46,30 @@ async def merge(
         raise UsageError(
             f"expected --into to name a file of its own, got: {into}, which the fleet's own projector replaces"
         )
-    seen = await _merge(files, into, common)
     if not pause_s:
+        await _merge(files, into, common)
         return Exit.DONE
     stop, told = until_signalled(), ""
-    while not await _signalled(stop, pause_s):
+    seen: list[tuple[Path, int, int]] = []
+    while not stop.is_set():
         try:
             if _stamps(parts_of(files)) != seen:
                 seen, told = await _merge(files, into, common), ""
         except Unmergeable as exc:
             # Parts come and go, and take turns to be of another version; the former file stands meanwhile.
             if str(exc) != told:
-                output.note(f"systems: {exc}; {into} stays as it is")
+                output.note(f"systems: {exc}; looks again every {every}")
             told = str(exc)
+        await _pause(stop, pause_s)
     return Exit.DONE
 
 
-async def _signalled(stop: asyncio.Event, seconds: float) -> bool:
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
-            return await stop.wait()
+            await stop.wait()
     except TimeoutError:
-        return False
+        return
 
 
 def parts_of(files: Sequence[Path]) -> list[Path]:

@@ -90,12 +90,16 @@ class Process:
                     assert self.process.poll() is None, "the part ended by itself: see its .err"
                     await asyncio.sleep(0.001)
 
-    async def caught_up(self) -> None:
-        """Wait until it says that it has everything."""
+    async def reached(self, wanted: dict[str, int]) -> None:
+        """Wait until its published copy is that far in each stream."""
+        found: dict[str, int] = {}
         async with asyncio.timeout(LIMIT_S):
-            while (now := self.said()).get("state") != "following" or now["behind"]:
+            while found != wanted:
                 assert self.process.poll() is None, "the part ended by itself: see its .err"
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
+                if self.published.exists():
+                    with duckdb.connect(str(self.published), read_only=True) as copy:
+                        found = dict(copy.execute("SELECT stream, seq FROM hot.positions").fetchall())
 
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""
@@ -146,8 +150,9 @@ async def test_parts_that_are_killed_merge_into_what_one_projector_has(server: E
             parts[1].kill()
             await loading
             parts[1] = Process(server, 1, folder)
+        last = {stream: seq for stream, seq, _ in await stand.stored()}
         for part in parts:
-            await part.caught_up()
+            await part.reached(last)
         assert [await part.stop() for part in parts] == [0] * OF
         assert [part.said()["state"] for part in parts] == ["stopped"] * OF
 

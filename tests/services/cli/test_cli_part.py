@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,29 +69,45 @@ async def said(process: Process, **wanted: Any) -> dict[str, Any]:
     raise AssertionError(f"it ended without {wanted}")
 
 
+@asynccontextmanager
+async def started(cli: Cli, *arguments: str) -> AsyncIterator[Process]:
+    """A command that goes on, and is not left when the block ends."""
+    process = await cli.start(*arguments, "--output", "json")
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def stopped(process: Process) -> int:
+    """SIGTERM, and its exit status."""
+    process.terminate()
+    return await asyncio.wait_for(process.wait(), LIMIT_S)
+
+
 @pytest.mark.slow
 async def test_parts_run_stop_and_merge(cli: Cli, server: EmbeddedServer, tmp_path: Path) -> None:
     """Two parts catch up, a third one of the same part is refused, both end with a last copy, and duckdb opens their union."""
     folder, merged = tmp_path / "parts", tmp_path / "all.duckdb"
-    more = ("--into", str(folder), "--server", server.url, "--every", "50ms", "--output", "json")
+    more = ("--into", str(folder), "--server", server.url, "--every", "50ms")
     async with open_stand(server, tmp_path) as stand:
         await stand.invocations(4)
-        parts = [await cli.start("part", "run", f"{n}/2", *more) for n in range(2)]
-        try:
-            for part in parts:
+        async with (
+            started(cli, "part", "run", "0/2", *more) as first,
+            started(cli, "part", "run", "1/2", *more) as second,
+        ):
+            for part in (first, second):
                 assert await said(part, state="following", behind=0) != {}
             twin = await cli("part", "run", "1/2", *more)
-            assert (twin.status, f"process {parts[1].pid} has it open" in twin.err) == (Exit.FAILED, True), twin.err
+            assert (twin.status, f"process {second.pid} has it open" in twin.err) == (Exit.FAILED, True), twin.err
             assert f"open {folder / 'part-1-of-2.duckdb'} instead" in twin.err
-            for part in parts:
+            for part in (first, second):
                 part.terminate()
-            last = [await said(part, state="stopped") for part in parts]
+            last = [await said(part, state="stopped") for part in (first, second)]
             assert sum(each["kept"] for each in last) == 13
-            assert [await asyncio.wait_for(part.wait(), LIMIT_S) for part in parts] == [Exit.DONE] * 2
-        finally:
-            for part in parts:
-                if part.returncode is None:
-                    part.kill()
+            assert [await asyncio.wait_for(part.wait(), LIMIT_S) for part in (first, second)] == [Exit.DONE] * 2
     lacking = await cli("part", "merge", str(folder / "part-0-of-2.duckdb"), "--into", str(merged))
     assert (lacking.status, "got: none of 1/2" in lacking.err) == (Exit.USAGE, True)
     whole = await cli("part", "merge", str(folder), "--into", str(merged), "--output", "json")
@@ -103,36 +121,36 @@ async def test_parts_run_stop_and_merge(cli: Cli, server: EmbeddedServer, tmp_pa
 
 @pytest.mark.soak
 async def test_merge_goes_on_when_a_part_changes(cli: Cli, server: EmbeddedServer, tmp_path: Path) -> None:
-    """With --every a merge follows what the parts publish, says once what is in the way, and ends with SIGTERM as done."""
-    merged = tmp_path / "all.duckdb"
-    more = ("--into", str(tmp_path), "--server", server.url, "--publish", "50ms", "--every", "50ms", "--output", "json")
-    async with open_stand(server, tmp_path) as stand:
+    """With --every a merge waits for parts, follows what they publish, says once what is in the way, and ends with SIGTERM as done."""
+    merged, copy = tmp_path / "all.duckdb", tmp_path / "part-0-of-1.duckdb"
+    run = (
+        "part",
+        "run",
+        "0/1",
+        "--into",
+        str(tmp_path),
+        "--server",
+        server.url,
+        "--publish",
+        "50ms",
+        "--every",
+        "50ms",
+    )
+    follow = ("part", "merge", str(tmp_path), "--into", str(merged), "--every", "50ms")
+    async with open_stand(server, tmp_path) as stand, started(cli, *follow) as merging:
+        assert merging.stderr is not None
+        told = await asyncio.wait_for(merging.stderr.readline(), LIMIT_S)
+        assert told.endswith(b"got: none; looks again every 50ms\n")
         await stand.invocations(1)
-        part = await cli.start("part", "run", "0/1", *more)
-        await said(part, behind=0, state="following")
-        async with asyncio.timeout(LIMIT_S):
-            while not (tmp_path / "part-0-of-1.duckdb").exists():
-                await asyncio.sleep(0.01)
-        merging = await cli.start(
-            "part", "merge", str(tmp_path), "--into", str(merged), "--every", "50ms", "--output", "json"
-        )
-        try:
+        async with started(cli, *run) as part:
             first = await said(merging)
+            await said(part, state="following", behind=0)
             await stand.invocations(1)
             second = await said(merging)
             assert second["parts"][0]["published_at"] > first["parts"][0]["published_at"]
-            part.terminate()
-            assert await asyncio.wait_for(part.wait(), LIMIT_S) == Exit.DONE
-            (tmp_path / "part-0-of-1.duckdb").rename(tmp_path / "away")
-            assert merging.stderr is not None
-            told = await asyncio.wait_for(merging.stderr.readline(), LIMIT_S)
-            assert b"got: none; " in told
-            assert told.endswith(b"all.duckdb stays as it is\n")
-            (tmp_path / "away").rename(tmp_path / "part-0-of-1.duckdb")
-            merging.terminate()
-            assert await asyncio.wait_for(merging.wait(), LIMIT_S) == Exit.DONE
-        finally:
-            for process in (part, merging):
-                if process.returncode is None:
-                    process.kill()
+            assert await stopped(part) == Exit.DONE
+        copy.unlink()
+        told = await asyncio.wait_for(merging.stderr.readline(), LIMIT_S)
+        assert told.endswith(b"looks again every 50ms\n")
+        assert await stopped(merging) == Exit.DONE
     assert merged.exists()
