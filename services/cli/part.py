@@ -35,6 +35,8 @@ app = App(name="part", help="Share the streams among several projectors.", help_
 _USER = "part"
 #: Seconds that the last copy may take.
 _LAST_S = 60.0
+#: What a part does while the server does not say how far the streams go.
+WAITING = "waiting"
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +46,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     #: What a person has to know or do; empty for nothing.
     problem: str = ""
-    #: Events that the streams hold and its tables do not yet, and the age of the oldest of them.
+    #: Events that the streams hold and its tables do not yet, and the age of the oldest of them; while it waits, as last known.
     behind: int = 0
     seconds: float = 0.0
     #: Events of its own that it has put into its tables since its start.
@@ -57,6 +59,8 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
         said = [f"part {self.part} {self.state}"]
         if self.problem:
             said.append(self.problem)
+        if self.state == WAITING:
+            return " | ".join(said)  # how far it is then nobody can say
         said.append(f"{self.behind:,} events behind, {self.seconds:.1f} s" if self.behind else "caught up")
         said.append(f"{self.kept:,} kept")
         said.append(f"copy {self.copy:,}, {self.bytes / 1e6:,.1f} MB" if self.copy else "no copy yet")
@@ -146,13 +150,13 @@ def _begun(place: Place, url: str, common: Common) -> None:
 
 async def _tell(part: Part, pause_s: float, common: Common) -> None:
     """Say how far it is, whenever that has changed."""
-    last = None
+    last = Look(part=str(part.place.partition), state="")
     while True:
         try:
             now = look(part, await part.projector.status())
         except (errors.BusUnreachable, errors.ServerError) as exc:
             # The projector waits as well; what ends it ends the command.
-            now = Look(part=str(part.place.partition), state="waiting", problem=str(exc))
+            now = msgspec.structs.replace(last, state=WAITING, problem=str(exc))
         if now != last:
             _print(now, common)
             last = now
