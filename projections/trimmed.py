@@ -11,6 +11,7 @@ Each file is folded in one transaction with the position that it leads to: a par
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -103,11 +104,15 @@ class Trimmed:
             log.info("log_trimmed_with_the_stream", rows=dropped, begins=first)
 
     async def meet(self, skipped: Skipped) -> None:
-        """Find out about messages that the reader did not get: those that the stream still spans were deleted by a person."""
-        _, first = await self._life(INVOCATIONS)
-        if first <= skipped.first <= skipped.last:
-            log.warning("messages_deleted", stream=INVOCATIONS, first=skipped.first, last=skipped.last)
-            self._part.reached.absent.add((skipped.first, skipped.last))
+        """Find out about messages that the reader did not get: what the stream spans and does not hold was deleted by a person.
+
+        All such gaps are noted at once: whoever deletes the messages of one project makes many.
+        """
+        info = await self._connection.api(f"STREAM.INFO.{INVOCATIONS}", {"deleted_details": True})
+        gaps = set(ranges(info["state"].get("deleted") or ()))
+        if (skipped.first, skipped.last) in gaps:
+            log.warning("messages_deleted", stream=INVOCATIONS, first=skipped.first, last=skipped.last, gaps=len(gaps))
+        self._part.reached.absent |= gaps
 
     async def _life(self, stream: str) -> tuple[str, int]:
         """When a stream was made, and its first sequence."""
@@ -143,7 +148,7 @@ class Trimmed:
             raise HistoryGone(
                 f"expected message {reached + 1:,} of {stream}, got: the stream begins at {last + 1:,} and "
                 + (f"{root} reaches up to {reached:,}" if root is not None else "no archive is at hand")
-                + "; name the fleet's archive (HOME/archive, or a whole copy of it) with --archive"
+                + "; name the fleet's archive (HOME/archive, or a copy of it) with --archive, after `systems archive now` if need be"
             )
         # What expires in other streams may have done so before anybody archived it.
         return reached >= last
@@ -173,3 +178,15 @@ def _own(connection: duckdb.DuckDBPyConnection, part: Unbroken, stream: str, row
     projects = [p for (p,) in connection.execute(f"SELECT DISTINCT split_part(subject, '.', 2) {rows}").fetchall()]
     mine = ", ".join(quoted(project) for project in projects if part.of_project(project) == part.number)
     return f" AND split_part(subject, '.', 2) IN ({mine})" if mine else " AND false"
+
+
+def ranges(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Sequences as (first, last) of those that follow each other. Pure."""
+    first = last = 0
+    for seq in sorted(seqs):
+        if first and seq != last + 1:
+            yield first, last
+        first = seq if not first or seq != last + 1 else first
+        last = seq
+    if first:
+        yield first, last

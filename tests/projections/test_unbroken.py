@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from bus.store import CONTROL, INVOCATIONS
 from bus.wire import Delivery
 from projections.partition import Partition
+from projections.trimmed import ranges
 from projections.unbroken import Skipped, unbroken
 
 
@@ -76,3 +79,11 @@ def test_messages_of_others_are_followed_and_not_taken() -> None:
     assert part.reached.seq == 3
     assert part.own(CONTROL, [message(7)]) == []
     assert part.reached.seq == 3
+
+
+@given(st.sets(st.integers(1, 30)))
+def test_ranges_are_the_longest_runs_of_sequences(seqs: set[int]) -> None:
+    """Ranges hold exactly the sequences, in order, and no two of them touch."""
+    found = list(ranges(seqs))
+    assert [seq for first, last in found for seq in range(first, last + 1)] == sorted(seqs)
+    assert all(before[1] + 1 < after[0] for before, after in pairwise(found))
