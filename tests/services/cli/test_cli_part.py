@@ -16,6 +16,7 @@ import pytest
 from bus.server import EmbeddedServer
 from services.cli.exits import Exit
 from services.cli.main import main
+from services.cli.part import WAITING, Look
 from tests.projections.stand import open_stand
 from tests.services.cli.conftest import LIMIT_S, Cli
 
@@ -56,6 +57,16 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(
     assert main(["part", *words, "--home", "home"]) == Exit.USAGE
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "all.duckdb").exists()
+
+
+def test_line_of_a_part_says_lag_as_events_and_seconds() -> None:
+    """A line has the lag, what was kept and the copy; while the server is away it has the reason and no number."""
+    now = Look(part="1/4", state="building", behind=12_412, seconds=3.14, kept=3120)
+    assert str(now) == "part 1/4 building | 12,412 events behind, 3.1 s | 3,120 kept | no copy yet"
+    done = msgspec.structs.replace(now, state="following", behind=0, copy=7, bytes=4_400_000)
+    assert str(done) == "part 1/4 following | caught up | 3,120 kept | copy 7, 4.4 MB"
+    away = msgspec.structs.replace(done, state=WAITING, problem="no answer")
+    assert str(away) == "part 1/4 waiting | no answer"
 
 
 async def said(process: Process, **wanted: Any) -> dict[str, Any]:
