@@ -61,7 +61,8 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
             said.append(self.problem)
         if self.state == WAITING:
             return " | ".join(said)  # how far it is then nobody can say
-        said.append(f"{self.behind:,} events behind, {self.seconds:.1f} s" if self.behind else "caught up")
+        events = "event" if self.behind == 1 else "events"
+        said.append(f"{self.behind:,} {events} behind, {self.seconds:.1f} s" if self.behind else "caught up")
         said.append(f"{self.kept:,} kept")
         said.append(f"copy {self.copy:,}, {self.bytes / 1e6:,.1f} MB" if self.copy else "no copy yet")
         return " | ".join(said)
