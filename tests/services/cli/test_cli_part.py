@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import structlog
 
 from bus.server import EmbeddedServer
 from services.cli.exits import Exit
@@ -23,6 +24,14 @@ from tests.services.cli.conftest import LIMIT_S, Cli
 DUCKDB = str(Path(sys.executable).parent / "duckdb")
 
 
+@pytest.fixture
+def speaking() -> Iterator[None]:
+    """A command that runs in this process has the log written to its stderr, which is closed when the test ends."""
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("speaking")
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
