@@ -5,7 +5,8 @@ what the streams still hold: rows of INVOCATIONS leave it when their messages ha
 happen only to what is archived. Its other tables are of everything, so what left the stream before the part could read it is folded
 from the files of the fleet's archive, which must be at hand then.
 
-Each file is folded in one transaction with the position that it leads to: a part that is killed goes on where it was.
+Each file is folded in one transaction with the position that it leads to, and put into the primary file before the next one: a part
+that is killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ import structlog
 from bus import errors
 from bus.connection import Connection
 from bus.store import INVOCATIONS
-from projections import fold
+from projections import fold, positions
 from projections.archive import reader, segment
 from projections.archive.manifest import Segment
-from projections.database import Database, Position, transaction, write_positions
+from projections.database import Database, transaction
 from projections.log import LOG, STREAMS
+from projections.positions import Position
 from projections.primary import Primary
 from projections.quoting import quoted
 from projections.unbroken import Skipped, Unbroken
@@ -142,6 +144,8 @@ class Trimmed:
                 raise HistoryGone(f"{fault.sentence}; a part can repair nothing: `systems archive verify --repair` can")
             until = min(one.last, last)
             await database.run(partial(_fold_one, root, one, self._part, reached + 1, until))
+            # What no checkpoint has put into the file is gone when it is opened again, and is in no stream.
+            await database.checkpoint()
             log.info("segment_folded", segment=str(one), part=str(self._part))
             reached = until
         if reached < last and stream == INVOCATIONS:
@@ -168,7 +172,7 @@ def _fold_one(
         )
         fold.apply(connection)
         connection.execute("DROP VIEW temp.batch")
-        write_positions(connection, {one.stream: Position(last, int(stored_us or 0), one.created)})
+        positions.write(connection, {one.stream: Position(last, int(stored_us or 0), one.created)})
 
 
 def _own(connection: duckdb.DuckDBPyConnection, part: Unbroken, stream: str, rows: str) -> str:

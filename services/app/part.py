@@ -67,7 +67,13 @@ class Unwritten(Store):
 
 
 class Parted(Projector):
-    """The projector of a part: a whole one, but that nobody has to wait for its next start to see the last copy."""
+    """The projector of a part: a whole one, but that the last copy waits for one that is under way, which would be broken off."""
+
+    def __init__(
+        self, connection: Connection, store: Store, author: Author, options: Options, history: Trimmed
+    ) -> None:
+        super().__init__(connection, store, author, options, history)
+        self._turn = asyncio.Lock()
 
     async def finish(self) -> None:
         """Publish what is in the tables, at the end of the process.
@@ -75,10 +81,13 @@ class Parted(Projector):
         Raises:
             PrimaryError: it cannot be done now; the next start does it.
         """
-        # One that is under way would be broken off with the process.
-        async with self._copying:
+        async with self._turn:
             pass
         await super().finish()
+
+    async def _copy(self) -> None:
+        async with self._turn:
+            await super()._copy()
 
 
 class Part:

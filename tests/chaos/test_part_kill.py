@@ -61,7 +61,8 @@ class Process:
     def __init__(self, server: EmbeddedServer, number: int, folder: Path) -> None:
         part = Partition(number, OF)
         self.published = folder / f"{part.name}.duckdb"
-        self._wal = [folder / part.name / f"primary{name}.duckdb.wal" for name in ("", ".next")]
+        self._files = [folder / part.name / f"primary{name}.duckdb" for name in ("", ".next")]
+        self._files.append(self.published.with_name(f".{self.published.name}.draft"))
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("NATS_", "SYSTEMS_"))}
         command = [str(BIN / "systems"), "part", "run", str(part), "--into", str(folder)]
         command += ["--server", server.url, "--home", str(folder / "no-home"), "--publish", "50ms"]
@@ -81,7 +82,7 @@ class Process:
         """Wait until its files have changed so often: it is at work, wherever in it."""
 
         def state() -> list[tuple[int, int]]:
-            return [(f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else (0, 0) for f in self._wal]
+            return [(f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else (0, 0) for f in self._files]
 
         async with asyncio.timeout(LIMIT_S):
             for _ in range(times):
@@ -145,7 +146,7 @@ async def test_parts_that_are_killed_merge_into_what_one_projector_has(server: E
         for chance in range(2):
             share = rounds[chance * ROUNDS // 2 : (chance + 1) * ROUNDS // 2]
             loading = asyncio.create_task(load(stand, share))
-            # In its first batches, then somewhere in the middle.
+            # While its tables are made, then somewhere among its checkpoints and copies.
             await parts[1].writes(1 + 3 * chance)
             parts[1].kill()
             await loading
