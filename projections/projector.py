@@ -105,6 +105,8 @@ class Projector:
         self._eras: dict[str, str] = {}
         self._buffer = Buffer(self._eras, options.partition)
         self._changed = asyncio.Event()
+        #: A copy was begun and is not made.
+        self._copying = False
         self._state = State.STARTING
         self._stalls = Stalls(store, author, options.seat)
         #: What new tables must reach; empty when they have.
@@ -346,12 +348,12 @@ class Projector:
         await self.primary.database.told()
 
     async def finish(self) -> None:
-        """Publish what is in the tables, at the end of the process.
+        """Publish what is in the tables, at the end of the process: also after a copy that is under way, which would be broken off.
 
         Raises:
             PrimaryError: it cannot be done now; the next start does it.
         """
-        if self._changed.is_set() and self._state is State.FOLLOWING:
+        if (self._changed.is_set() or self._copying) and self._state is State.FOLLOWING:
             await self._copy()
 
     async def _publish(self) -> None:
@@ -380,6 +382,7 @@ class Projector:
 
     async def _copy(self) -> None:
         """Publish once."""
+        self._copying = True
         database = self.primary.database
         if self._history is not None:
             await self._history.tend(database)
@@ -391,4 +394,5 @@ class Projector:
             pause_s=self._period_s,
             now=self._author.now(),
         )
+        self._copying = False
         self._period_s = self._options.pace.period(self.published.took_s)

@@ -66,30 +66,6 @@ class Unwritten(Store):
         return 0
 
 
-class Parted(Projector):
-    """The projector of a part: a whole one, but that the last copy waits for one that is under way, which would be broken off."""
-
-    def __init__(
-        self, connection: Connection, store: Store, author: Author, options: Options, history: Trimmed
-    ) -> None:
-        super().__init__(connection, store, author, options, history)
-        self._turn = asyncio.Lock()
-
-    async def finish(self) -> None:
-        """Publish what is in the tables, at the end of the process.
-
-        Raises:
-            PrimaryError: it cannot be done now; the next start does it.
-        """
-        async with self._turn:
-            pass
-        await super().finish()
-
-    async def _copy(self) -> None:
-        async with self._turn:
-            await super()._copy()
-
-
 class Part:
     """One part, over one connection."""
 
@@ -108,9 +84,8 @@ class Part:
             partition=part,
         )
         self._trimmed = Trimmed(connection, part, archive)
-        self.projector = Parted(
-            connection, Unwritten(connection, Publisher(connection)), author, options, self._trimmed
-        )
+        unwritten = Unwritten(connection, Publisher(connection))
+        self.projector = Projector(connection, unwritten, author, options, self._trimmed)
 
     async def run(self) -> None:
         """For ever.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
+import threading
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from bus.clock import SystemClock
 from bus.server import EmbeddedServer
 from bus.store import CONTROL, INVOCATIONS, Recorded
-from projections import database, fold
+from projections import database, fold, snapshot
 from projections.projector import Projector
 from projections.snapshot import Pace
 from projections.standing import State
@@ -113,6 +114,31 @@ async def test_copy_is_open_to_readers_and_writers_of_their_own(stand: Stand) ->
             with duckdb.connect(str(other), read_only=True) as new:
                 assert new.execute("SELECT number FROM snapshot").fetchall() > before
             assert old.execute("SELECT number FROM snapshot").fetchall() == before
+
+
+async def test_last_copy_waits_for_one_that_is_under_way(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A projector that ends while it makes a copy ends with that copy made, and with all that it has applied in it."""
+    begun, go, copy = threading.Event(), threading.Event(), snapshot._copy
+
+    def slow(source: database.Database, target: Path) -> int:
+        begun.set()
+        go.wait(LIMIT_S)
+        return copy(source, target)
+
+    monkeypatch.setattr(snapshot, "_copy", slow)
+    await stand.invocations(5)
+    async with stand.running() as projector:
+        await stand.caught_up(projector)
+        await until(begun.is_set)
+        ending = asyncio.create_task(projector.finish())
+        await asyncio.sleep(0)
+        assert not ending.done()
+        go.set()
+        await ending
+        with stand.published() as published:
+            assert published.execute("SELECT stream, seq, raw FROM hot.log ORDER BY ALL").fetchall() == stand.rows(
+                projector
+            )
 
 
 async def test_primary_stays_locked_while_copies_are_made(stand: Stand) -> None:
