@@ -48,10 +48,11 @@ async def answer(where: Where, asked: Asked, at: str = "") -> Answer:
     Raises:
         CommandFailed: it was refused, or nobody can tell.
         QueryError, UnknownName: it was refused here.
+        UsageError: `at` is no moment, or one that lies ahead.
     """
     home = resolve(where.home, os.environ)
     if at:
-        with looking_back(asked.file or home.tables, at) as then:
+        with looking_back(asked.file or home.tables, moment.parse(at, datetime.now(UTC))) as then:
             return local(Queries(then.connection.cursor, _LIMITS), asked, home)
     if asked.file is not None:
         with opened(asked.file) as queries:
@@ -92,14 +93,13 @@ async def remote(nc: Client, asked: Asked) -> Answer:
 
 
 @contextmanager
-def looking_back(file: Path, text: str) -> Iterator[Past]:
-    """The tables as they were, and on stderr from where and of when.
+def looking_back(file: Path, at: datetime) -> Iterator[Past]:
+    """The tables as they were at a moment, and on stderr from where and of when.
 
     Raises:
-        UsageError: it is no moment, or one that lies ahead.
         NoSuchPast: nothing is known of it.
     """
-    with past(file, moment.parse(text, datetime.now(UTC))) as then:
+    with past(file, at) as then:
         late = f"; the file ends {then.ends:%Y-%m-%d %H:%M:%S} UTC" if then.ends < then.at else ""
         output.note(f"systems: as of {then.at:%Y-%m-%d %H:%M:%S} UTC, folded from {file}{late}")
         yield then

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bus import errors
-from services.cli import output
+from services.cli import moment, output
 from services.cli import panel as drawing
 from services.cli.common import DEFAULTS, Common
 from services.cli.exits import UsageError
@@ -38,8 +38,10 @@ async def status(*, at: str = "", file: Path | None = None, common: Common = DEF
     file
         With --at, a published fleet.duckdb to look back in, instead of the home's own.
     """
-    if at or file is not None:
-        view = _then(at, file, common)
+    if file is not None and not at:
+        raise UsageError("expected --at with --file, got none: the live panel comes from the bus")
+    if at:
+        view = _then(file or _tables(common), moment.parse(at, datetime.now(UTC)))
     else:
         try:
             async with operator(common) as session:
@@ -61,26 +63,28 @@ def _show(view: Panel, common: Common) -> None:
 
 def _show_published(common: Common) -> None:
     """What is on this machine's disk of a fleet that does not answer: the panel as it was at the last published copy."""
-    tables = resolve(common.home, os.environ).tables
+    tables = _tables(common)
     if not tables.is_file():
         return
-    published = datetime.fromtimestamp(tables.stat().st_mtime, UTC)
     try:
-        view = _then(published.isoformat(), None, common)
+        view = _then(tables, datetime.fromtimestamp(tables.stat().st_mtime, UTC))
     except errors.BusError as exc:
         output.note(f"systems: nothing can be shown of what is on the disk: {exc}")
         return
     _show(view, common)
 
 
-def _then(at: str, file: Path | None, common: Common) -> Panel:
+def _tables(common: Common) -> Path:
+    """The published tables of the home."""
+    return resolve(common.home, os.environ).tables
+
+
+def _then(file: Path, at: datetime) -> Panel:
     """The panel of a past moment."""
     from services import past  # noqa: PLC0415 (the live panel needs no tables)
     from services.cli import asking  # noqa: PLC0415
 
-    if not at:
-        raise UsageError("expected --at with --file, got none: the live panel comes from the bus")
-    with asking.looking_back(file or resolve(common.home, os.environ).tables, at) as then:
+    with asking.looking_back(file, at) as then:
         return past.panel(then)
 
 
