@@ -2,8 +2,8 @@
 CREATE OR REPLACE VIEW v_cost_by_tree AS
 SELECT
     root,
-    arg_min(project || '/' || role, depth) AS asked,
-    any_value(actor ORDER BY depth) AS actor,
+    arg_min(project || '/' || role, {depth: depth, seq: first_seq}) AS asked,
+    arg_min(actor, {depth: depth, seq: first_seq}) AS actor,
     min(requested_at) AS requested_at,
     max(since) AS last_at,
     count(*) AS invocations,
@@ -50,8 +50,7 @@ WITH spoilt AS (
         sum(cost_usd) AS cost_usd,
         count(*) FILTER (cost_usd IS NULL) AS unpriced,
         sum(run_ms) / 1000 AS run_s,
-        mode(error_kind) AS error_kind,
-        mode(error_fingerprint) AS error_fingerprint,
+        mode({kind: error_kind, fingerprint: error_fingerprint} ORDER BY ended_seq DESC) FILTER (error_kind IS NOT NULL) AS error,
         arg_max(error_message, ended_seq) AS error_message,
         min(claimed_at) AS first_at,
         max(ended_at) AS last_at,
@@ -86,7 +85,7 @@ SELECT
     coalesce(s.input_tokens, 0) AS input_tokens,
     coalesce(s.output_tokens, 0) AS output_tokens,
     coalesce(s.run_s, 0) AS run_s,
-    s.error_kind, s.error_fingerprint, coalesce(s.error_message, l.reason) AS error_message,
+    s.error.kind AS error_kind, s.error.fingerprint AS error_fingerprint, coalesce(s.error_message, l.reason) AS error_message,
     s.first_at, s.last_at,
     t.first_seq, t.last_seq
 FROM tree AS t

@@ -6,7 +6,7 @@ found AS (
         'kill switch' AS looked_at,
         CASE WHEN bool_or(missing IS NOT NULL OR written > 0) THEN 'ultra' WHEN count(*) > 0 THEN 'concern' ELSE 'nominal' END AS verdict,
         count(*) AS number,
-        any_value(mode || ' freeze ' || id || ' by ' || thrown_by || ': ' || reason || CASE WHEN missing IS NULL THEN '' ELSE '; no receipt from ' || missing END) AS what,
+        arg_min(mode || ' freeze ' || id || ' by ' || thrown_by || ': ' || reason || CASE WHEN missing IS NULL THEN '' ELSE '; no receipt from ' || missing END, first_seq) AS what,
         min(frozen_at) AS since, 'CONTROL' AS stream, min(first_seq) AS seq
     FROM freezes WHERE thawed_at IS NULL
     UNION ALL
@@ -36,17 +36,17 @@ found AS (
         CASE WHEN r.runners = 0 THEN 'no agent_runner has started; ' || q.queued || ' invocations wait' END,
         q.oldest, 'INVOCATIONS', CASE WHEN r.runners = 0 THEN q.seq END
     FROM (SELECT count(*) AS runners FROM daemons WHERE daemon = 'agent_runner' AND state = 'started') AS r,
-        (SELECT coalesce(sum(queued), 0) AS queued, min(oldest_queued_at) AS oldest, arg_min(oldest_queued_seq, oldest_queued_at) AS seq FROM backlog) AS q
+        (SELECT coalesce(sum(queued), 0) AS queued, min(oldest_queued_at) AS oldest, arg_min(oldest_queued_seq, {since: oldest_queued_at, seq: oldest_queued_seq}) AS seq FROM backlog) AS q
     UNION ALL
     SELECT
         'backlog', 'nominal', coalesce(sum(queued), 0),
         coalesce(sum(running), 0) || ' run, ' || coalesce(sum(waiting), 0) || ' wait for a retry, ' || coalesce(sum(scheduled), 0) || ' are not due',
-        min(oldest_queued_at), 'INVOCATIONS', arg_min(oldest_queued_seq, oldest_queued_at)
+        min(oldest_queued_at), 'INVOCATIONS', arg_min(oldest_queued_seq, {since: oldest_queued_at, seq: oldest_queued_seq})
     FROM backlog
     UNION ALL
     SELECT
         'deaf consumers', CASE WHEN count(*) > 0 THEN 'concern' ELSE 'nominal' END, count(*),
-        string_agg(project || '/' || role || ' for ' || round(quiet_s)::BIGINT || ' s: ' || why, '; '), min(oldest_queued_at), 'INVOCATIONS', min(seq)
+        string_agg(project || '/' || role || ' for ' || round(quiet_s)::BIGINT || ' s: ' || why, '; ' ORDER BY quiet_s DESC, project, role), min(oldest_queued_at), 'INVOCATIONS', min(seq)
     FROM v_deaf_consumers WHERE deaf
     UNION ALL
     SELECT
@@ -71,7 +71,7 @@ found AS (
     UNION ALL
     SELECT
         'drills', CASE WHEN count(*) > 0 THEN 'concern' ELSE 'nominal' END, count(*),
-        string_agg('the last of the ' || guard || ' failed: ' || got, '; '), min(drilled_at), 'CONTROL', min(seq)
+        string_agg('the last of the ' || guard || ' failed: ' || got, '; ' ORDER BY seq), min(drilled_at), 'CONTROL', min(seq)
     FROM (SELECT * FROM drills QUALIFY row_number() OVER (PARTITION BY guard ORDER BY seq DESC) = 1)
     WHERE outcome = 'failed'
     UNION ALL
@@ -84,12 +84,13 @@ found AS (
     UNION ALL
     SELECT
         'rubbish of the last day', CASE WHEN count(*) > 0 THEN 'concern' ELSE 'nominal' END, count(*),
-        'the last on ' || arg_max(subject || ': ' || problem, stored_at), min(stored_at), arg_max(stream, stored_at), arg_max(seq, stored_at)
+        'the last on ' || arg_max(subject || ': ' || problem, {stored_at: stored_at, stream: stream, seq: seq}), min(stored_at),
+        arg_max(stream, {stored_at: stored_at, stream: stream, seq: seq}), arg_max(seq, {stored_at: stored_at, stream: stream, seq: seq})
     FROM hot.log WHERE problem IS NOT NULL AND stored_at > moment() - INTERVAL 1 DAY
     UNION ALL
     SELECT
         'tables behind', CASE WHEN coalesce(max(seconds), 0) > 10 THEN 'concern' ELSE 'nominal' END, coalesce(sum(behind), 0)::BIGINT,
-        'events, by ' || round(coalesce(max(seconds), 0), 1) || ' s', NULL, arg_max(stream, behind), arg_max(seq, behind)
+        'events, by ' || round(coalesce(max(seconds), 0), 1) || ' s', NULL, arg_max(stream, {behind: behind, stream: stream}), arg_max(seq, {behind: behind, stream: stream})
     FROM projection_lag
 )
 SELECT looked_at, verdict, number, what, since, stream, seq

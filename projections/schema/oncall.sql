@@ -1,4 +1,5 @@
 -- What a person on call opens first. All of it is read from hot tables and small ones, so it is quick however long the history is.
+-- Columns that name one row between them are ordered by its whole key: of rows that tie, each column might name another.
 CREATE OR REPLACE VIEW v_backlog AS
 WITH recent AS (
     SELECT project, role, count(*) AS ends FROM hot.claims WHERE ended_at > moment() - INTERVAL 5 MINUTE AND outcome = 'completed' GROUP BY ALL
@@ -11,8 +12,8 @@ SELECT
     count(*) FILTER (state = 'scheduled') AS scheduled,
     min(since) FILTER (state = 'queued') AS oldest_queued_at,
     seconds_since(min(since) FILTER (state = 'queued')) AS oldest_queued_s,
-    arg_min(id, since) FILTER (state = 'queued') AS oldest_queued_id,
-    arg_min(last_seq, since) FILTER (state = 'queued') AS oldest_queued_seq,
+    arg_min(id, {since: since, seq: last_seq}) FILTER (state = 'queued') AS oldest_queued_id,
+    arg_min(last_seq, {since: since, seq: last_seq}) FILTER (state = 'queued') AS oldest_queued_seq,
     min(retry_at) FILTER (state = 'waiting') AS next_retry_at,
     coalesce(any_value(r.ends), 0) AS completed_5m,
     count(*) FILTER (state = 'queued') * 300.0 / nullif(any_value(r.ends), 0) AS drained_in_s
