@@ -27,6 +27,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -97,6 +98,14 @@ class Home:
         """The release whose environment a process runs in, by its ``sys.prefix``; empty for an installation elsewhere."""
         folder = Path(prefix)
         return folder.parent.name if folder.parent.parent == self.releases else ""
+
+    def command(self, *words: str, systems: str = SYSTEMS) -> str:
+        """What a person runs about this fleet: one line to paste, by whole paths, whatever shell and folder they are in."""
+        return shlex.join([systems, *words, "--home", str(self.path)])
+
+    def launch(self, file: str, systems: str = SYSTEMS) -> str:
+        """What a person runs to have a launcher; `file` is the fleet file, empty for one that nobody knows."""
+        return self.command("up", "--detach", *(["--fleet", file] if file else []), systems=systems)
 
     @property
     def query_folders(self) -> tuple[Path, ...]:

@@ -174,7 +174,7 @@ def show(release: str, /, *, common: Common = DEFAULTS) -> int:
         output.json(Listed(release=found, used_by=users))
         return Exit.DONE
     facts = msgspec.structs.asdict(found) | {"used_by": ", ".join(users), "folder": releases.path(found.name)}
-    facts["relaunch"] = planning.relaunch(releases.command(found.name), home.path, "")
+    facts["relaunch"] = planning.relaunch(home, "", str(releases.command(found.name)))
     for name, value in facts.items():
         shown = f"{value:%Y-%m-%d %H:%M:%S}" if hasattr(value, "strftime") else value
         if isinstance(value, tuple):

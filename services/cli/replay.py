@@ -19,7 +19,7 @@ from services.cli.fleet import EXAMPLE, running_fleet
 from services.cli.session import operator
 from services.cli.watch import show_until
 from services.fleet.file import load
-from services.home import SYSTEMS, resolve
+from services.home import resolve
 from services.replay import Replay
 from services.replay_file import TraceRow, read_trace
 from services.tally import Tally
@@ -128,7 +128,7 @@ async def run(
         good = matches(tally) and tally.requested == len(rows)
         print(summary(tally, rows, good=good), flush=True)
         if stay:
-            print(f"\nThe fleet stays up until Ctrl-C. In another terminal: {SYSTEMS} status --home {home.path}\n")
+            print(f"\nThe fleet stays up until Ctrl-C. In another terminal: {home.command('status')}\n")
             await show_until(session, tally, 1.0, asyncio.Event())
     return 0 if good else 2
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -30,7 +29,7 @@ from bus.server import EmbeddedServer
 from services import credentials, notify
 from services.fleet.daemons import Daemons
 from services.fleet.spec import Fleet
-from services.home import SYSTEMS, Home, write_json
+from services.home import Home, write_json
 from services.launcher import control
 from services.launcher.control import Answer, ControlServer, Phase
 from services.launcher.program import Child, ChildSpec
@@ -116,7 +115,7 @@ class Launcher:
     def command(self, verb: str, name: str, reason: str = "") -> str:
         """What a person runs for a child, by its whole path: ``…/systems restart warden --reason hung --home /srv/fleet``."""
         why = ["--reason", reason] if reason else []
-        return shlex.join([SYSTEMS, verb, name, *why, "--home", str(self.home.path)])
+        return self.home.command(verb, name, *why)
 
     def stop(self) -> None:
         """Ask for the end; the second time, for a quick one."""
@@ -182,7 +181,7 @@ class Launcher:
                 config=credentials.authorization(logins),
             )
         )
-        await self.supervisor.add(embedded, f"{SYSTEMS} up --home {self.home.path}")
+        await self.supervisor.add(embedded, self.home.command("up"))
         # A fixed address makes the next start come back to it, also after this file is gone.
         write_json(self.home.run / "port.json", embedded.port)
         return msgspec.structs.replace(logins[credentials.OPERATOR], url=embedded.url)

@@ -8,7 +8,6 @@ several watchers of one kind say it once. Not noticed from inside: that all of t
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ from services.daemon import Bus, control_id
 from services.fleet.entries import FILE_KEY, MONITOR_KEY, AppliedFile
 from services.fleet.spec import Monitor
 from services.health.daemons import STUCK_S
-from services.home import SYSTEMS
+from services.home import Home
 from services.monitor.finding import Finding, opened
 from services.monitor.ledger import scope
 
@@ -86,13 +85,12 @@ def late_by(last: datetime | None, since: datetime, now: datetime, limits: Monit
     return max(0.0, waited - limits.every) if waited > limits.every + limits.grace else 0.0
 
 
-def launching(home: Path, file: str, pid: int) -> str:
+def launching(home: Home, file: str, pid: int) -> str:
     """What a person runs to have a launcher again. Pure.
 
     One that hangs holds the home's lock, so it goes first; its children end with it, by their leashes.
     """
-    words = [SYSTEMS, "up", "--detach", *(["--fleet", file] if file else []), "--home", str(home)]
-    return (f"kill -9 {pid}; " if pid else "") + shlex.join(words)
+    return (f"kill -9 {pid}; " if pid else "") + home.launch(file)
 
 
 class Ring:
@@ -103,7 +101,7 @@ class Ring:
         self._kind = kind
         self._instance = instance
         self._started_at = started_at
-        self._home = home
+        self._home = Home(home)
         self._silent = 0
 
     async def run(self) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import shlex
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -26,7 +25,7 @@ from bus.liveness import Heartbeat
 from bus.server import EmbeddedServer
 from services.daemon import Bus
 from services.fleet.spec import SANDBOX
-from services.home import SYSTEMS, Home
+from services.home import Home
 from services.launcher import control
 from services.ops.operation import No
 from services.ops.performing import ActionFailed, ActionRefused, perform
@@ -211,7 +210,7 @@ class Deploy:
                 evidence["returned"].append(await self._perform(roll, f"deploy {id_} failed at {failed.daemon}"))
             except errors.BusError as exc:
                 evidence["returned"].append({"daemon": step.daemon, "error": str(exc)})
-                stuck.append(shlex.join([SYSTEMS, "start", step.daemon, "--home", str(self._home.path)]))
+                stuck.append(self._home.command("start", step.daemon))
         self._releases.use(before)
         self._releases.end()
         told = f"{self.target} was not rolled out, because {verdict}"
@@ -249,7 +248,7 @@ class Deploy:
         record = self._home.launcher()
         if record is None or self.target in (INSTALLED, record.release):
             return ""
-        return planning.relaunch(self._releases.command(self.target), self._home.path, self._fleet)
+        return planning.relaunch(self._home, self._fleet, str(self._releases.command(self.target)))
 
     async def _beats(self) -> dict[str, Heartbeat]:
         beats = sorted(await self._bus.liveness.all(), key=lambda beat: beat.started_at)
@@ -269,4 +268,4 @@ class Deploy:
     def command(self) -> str:
         """What a person runs to have the same done."""
         what = str(self._what.file) if isinstance(self._what, Wheel) else self.target
-        return shlex.join([SYSTEMS, "deploy", what, "--reason", self._why or "TEXT", "--home", str(self._home.path)])
+        return self._home.command("deploy", what, "--reason", self._why or "TEXT")

@@ -8,7 +8,6 @@ the bus.
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +20,7 @@ from bus.liveness import Heartbeat
 from bus.server import EmbeddedServer
 from services.daemon import Bus
 from services.health.daemons import State, state_of
-from services.home import SYSTEMS, Home
+from services.home import Home
 from services.launcher import control
 from services.launcher.supervisor import ChildStatus
 from services.launcher.supervisor import State as Child
@@ -56,9 +55,9 @@ def forbidden(name: str, within: str, home: Home, why: str, file: str = "") -> N
     """
     if name == LAUNCHER:
         reason = "expected a daemon that the launcher supervises, got: the launcher itself, which takes everything down with it"
-        return No(reason, relaunch(SYSTEMS, home.path, file))
+        return No(reason, relaunch(home, file))
     if within == name:
-        return from_inside(name, shlex.join([SYSTEMS, "restart", name, "--reason", why, "--home", str(home.path)]))
+        return from_inside(name, home.command("restart", name, "--reason", why))
     return None
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 
+from services.home import SYSTEMS, Home
 from services.release.release import ALL, release_of
 
 #: Who is not rolled: it holds everything else.
@@ -96,9 +95,12 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"   {LAUNCHER}: by a person, because everything hangs on it: {plan.relaunch}"
 
 
-def relaunch(systems: Path | str, home: Path, fleet: str) -> str:
-    """How a person has the launcher itself run from an environment, which ends everything for some seconds. Pure."""
-    where = ["--home", str(home)]
-    down = shlex.join([str(systems), "down", *where])
-    up = shlex.join([str(systems), "up", "--detach", *where, *(["--fleet", fleet] if fleet else [])])
-    return f"{down} && {up}"
+def relaunch(home: Home, file: str, systems: str = SYSTEMS) -> str:
+    """How a person has the launcher itself run from an environment, which ends everything for some seconds. Pure.
+
+    Args:
+        home: the fleet's.
+        file: the fleet file; empty for one that nobody knows.
+        systems: the command line of that environment.
+    """
+    return f"{home.command('down', systems=systems)} && {home.launch(file, systems)}"

@@ -52,7 +52,7 @@ def _come_upon(day: duckdb.DuckDBPyConnection, order: str) -> None:
     """Have the rows lie in an order."""
     for table, key in (("log", "seq"), ("invocations", "last_seq"), ("claims", "claimed_seq")):
         day.execute(f"CREATE OR REPLACE TEMP TABLE lies AS FROM hot.{table}")
-        day.execute(f"DELETE FROM hot.{table}")
+        day.execute(f"TRUNCATE hot.{table}")
         day.execute(f"INSERT INTO hot.{table} FROM lies ORDER BY {order.replace('seq', key)}")
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.health.daemons import DaemonLine, State
+from services.home import Home
 from services.release import canary, versions
 from services.release.plan import Plan, lines, relaunch, settled, steps
 from services.release.release import ALL, INSTALLED, release_of
@@ -68,10 +69,10 @@ def test_plan_says_who_relaunches_the_launcher() -> None:
 
 def test_relaunch_is_a_line_to_paste() -> None:
     """The launcher's relaunch is one line for a shell, with paths that hold blanks quoted."""
-    said = relaunch(Path("/r/venv/bin/systems"), Path("/my home"), "/f.toml")
+    said = relaunch(Home(Path("/my home")), "/f.toml", "/r/venv/bin/systems")
     assert said == (
         "/r/venv/bin/systems down --home '/my home' && "
-        "/r/venv/bin/systems up --detach --home '/my home' --fleet /f.toml"
+        "/r/venv/bin/systems up --detach --fleet /f.toml --home '/my home'"
     )
 
 
