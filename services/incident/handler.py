@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import structlog
@@ -32,15 +31,16 @@ from services.incident.pager import Pager
 from services.incident.state import Incident, Status, evolve
 from services.incident.teller import Teller
 from services.loop.tree import Forest
+from services.patience import insist
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
-
 _FINDINGS = "ctl.finding.>"
 _HEEDED = [_FINDINGS, "ctl.incident.>"]
-#: Seconds between two looks at the clock, and until something is tried again that the server did not take.
-_LOOK_S, _AGAIN_S = 1.0, 2.0
+#: What is logged while the server does not take something.
+_WAITS = "incidents_wait"
+#: Seconds between two looks at the clock.
+_LOOK_S = 1.0
 #: Seconds between two looks at which projects an open incident hits.
 _GRAPH_S = 5.0
 #: Seconds that somebody who was quicker gets to be read.
@@ -103,23 +103,15 @@ class Handler:
             group.create_task(self._teller.run())
 
     async def _heed(self) -> None:
-        info = await self._insist(lambda: self._bus.connection.api(f"STREAM.INFO.{CONTROL}"))
+        info = await insist(lambda: self._bus.connection.api(f"STREAM.INFO.{CONTROL}"), _WAITS)
         self._rung.set()
         async for _ in Follower(self._bus.connection, CONTROL, _HEEDED, start=info["state"]["last_seq"] + 1).batches():
             self._rung.set()
 
-    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        while True:
-            try:
-                return await call()
-            except errors.BusError as exc:
-                log.warning("incidents_wait", error=str(exc), again_s=_AGAIN_S)
-                await asyncio.sleep(_AGAIN_S)
-
     async def _work(self) -> None:
         try:
             while True:
-                await self._insist(self._turn)
+                await insist(self._turn, _WAITS)
                 try:
                     async with asyncio.timeout(_LOOK_S):
                         await self._rung.wait()
@@ -146,7 +138,7 @@ class Handler:
             try:
                 await part()
             except errors.BusError as exc:
-                log.warning("incidents_wait", part=part.__name__.strip("_"), error=str(exc), again_s=_LOOK_S)
+                log.warning(_WAITS, part=part.__name__.strip("_"), error=str(exc), again_s=_LOOK_S)
                 await self._bus.connection.ready()
 
     async def _clocks(self) -> None:

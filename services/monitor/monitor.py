@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import structlog
@@ -38,6 +37,7 @@ from services.monitor.raised import Raises
 from services.monitor.status import Done, Open, Status, last_sweep
 from services.monitor.sweep import Sweeps
 from services.monitor.triage import Carry, Triage
+from services.patience import AGAIN_S, insist
 from services.requests.requests import Requests
 from services.requests.service import ACTOR
 from services.warden.durable import handle
@@ -45,8 +45,6 @@ from services.warden.facts import Facts
 from services.warden.work import OpenWork
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 #: Name of the schedule.
 SCHEDULE = "monitor.sweep"
@@ -70,8 +68,8 @@ _LOST = ["inv.*.*.*.dead_lettered"]
 #: while dead letters go on and on; what else alarms is bounded by itself, and must not wait behind them.
 _GATHER_S = 0.2
 PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
-#: Seconds until something is tried again that the server did not take.
-_AGAIN_S = 2.0
+#: What is logged while the server does not take something.
+_WAITS = "monitor_waits"
 #: Seconds that a start waits for the rest of the warden: without it a part would be unseen.
 _READY_S = 5.0
 
@@ -157,9 +155,9 @@ class Monitor:
 
     async def run(self) -> None:
         """For ever."""
-        await self._insist(self.ledger.catch_up)
-        await self._insist(self.triage.recall)
-        last = await self._insist(lambda: self._bus.store.last(CONTROL, "ctl.sweep.*.finished"))
+        await insist(self.ledger.catch_up, _WAITS)
+        await insist(self.triage.recall, _WAITS)
+        last = await insist(lambda: self._bus.store.last(CONTROL, "ctl.sweep.*.finished"), _WAITS)
         seen = last.data.positions if last is not None and isinstance(last.data, Finished) else {}
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_schedule())
@@ -170,14 +168,6 @@ class Monitor:
             group.create_task(self._look_for_ever())
             group.create_task(self._heed_ticks())
             group.create_task(self.triage.run())
-
-    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        while True:
-            try:
-                return await call()
-            except errors.BusError as exc:
-                log.warning("monitor_waits", error=str(exc), again_s=_AGAIN_S)
-                await asyncio.sleep(_AGAIN_S)
 
     # ---- the schedule
 
@@ -190,8 +180,8 @@ class Monitor:
                     await self._bus.schedules.repeat(SCHEDULE, wanted[0], b"{}")
                     log.info("sweeps_scheduled", every=wanted[0])
             except errors.BusError as exc:
-                log.warning("sweeps_unscheduled", error=str(exc), again_s=_AGAIN_S)
-            await asyncio.sleep(_AGAIN_S)
+                log.warning("sweeps_unscheduled", error=str(exc), again_s=AGAIN_S)
+            await asyncio.sleep(AGAIN_S)
 
     async def _heed_ticks(self) -> None:
         await self.begun.wait()
@@ -217,7 +207,7 @@ class Monitor:
     # ---- the event path
 
     async def _follow(self, alarm: Alarm, stream: str, filters: list[str], seen: dict[str, int]) -> None:
-        info = await self._insist(lambda: self._bus.connection.api(f"STREAM.INFO.{stream}"))
+        info = await insist(lambda: self._bus.connection.api(f"STREAM.INFO.{stream}"), _WAITS)
         end: int = info["state"]["last_seq"]
         # A position beyond the end is that of a stream that was made anew.
         start = min(seen.get(stream, end), end) + 1
@@ -229,7 +219,7 @@ class Monitor:
     async def _sweep_on(self, alarm: Alarm) -> None:
         while True:
             why = await alarm.next()
-            await self._insist(partial(self.sweeps.sweep, Trigger.EVENT, why))
+            await insist(partial(self.sweeps.sweep, Trigger.EVENT, why), _WAITS)
             await alarm.pause()
 
     async def _look_for_ever(self) -> None:
@@ -239,12 +229,12 @@ class Monitor:
                 await self._ready()
         except TimeoutError:
             log.warning("sweep_before_ready", waited_s=_READY_S)
-        await asyncio.sleep(await self._insist(self._settling_s))
-        await self._insist(lambda: self.sweeps.sweep(Trigger.START))
+        await asyncio.sleep(await insist(self._settling_s, _WAITS))
+        await insist(lambda: self.sweeps.sweep(Trigger.START), _WAITS)
         self.begun.set()
         while True:
             await asyncio.sleep(self._registry.monitor.look)
-            await self._insist(self.sweeps.quick)
+            await insist(self.sweeps.quick, _WAITS)
 
     async def _settling_s(self) -> float:
         """Seconds until a fleet that has just come up must be complete."""

@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import structlog
 
-from bus import errors
 from bus.events import invocation as ev
 from bus.follower import Follower
 from bus.ids import key_id
@@ -28,6 +28,7 @@ from services.daemon import Bus
 from services.fleet.registry import Registry
 from services.loop import breaker
 from services.loop.tree import Forest, Trip
+from services.patience import insist
 from services.warden.reading import LogTrimmed, unbroken
 
 log = structlog.get_logger()
@@ -149,13 +150,7 @@ class Loops:
     async def _stop_for_ever(self) -> None:
         while True:
             root, trip = await self._stops.get()
-            while True:
-                try:
-                    await self._stop(root, trip)
-                    break
-                except errors.BusError as exc:
-                    log.warning("tree_not_stopped", root=root, error=str(exc), again_s=_AGAIN_S)
-                    await asyncio.sleep(_AGAIN_S)
+            await insist(partial(self._stop, root, trip), "tree_not_stopped", again_s=_AGAIN_S, root=root)
 
     async def _stop(self, root: str, trip: Trip) -> None:
         """Let the refusal stand and write why; doing it again after a crash changes nothing."""

@@ -15,12 +15,13 @@ from pathlib import Path
 import structlog
 from nats.micro.request import Request
 
-from bus import errors, subjects, topology, wire
+from bus import subjects, topology, wire
 from bus.events import advisory
 from bus.flags import DRILL, REAL
 from bus.store import INVOCATIONS
 from services.daemon import Bus, Evidence
 from services.fleet.registry import RegisteredRole, Registry
+from services.patience import insist
 from services.requests.requests import Requests
 from services.requests.service import Services
 from services.warden import journal
@@ -37,9 +38,6 @@ from services.warden.valve import Valve
 from services.warden.work import TRIPS, TripFact, trip_of
 
 log = structlog.get_logger()
-
-#: Seconds until the server's schedules are looked at again after it did not answer.
-_AGAIN_S = 2.0
 
 _DEAD_LETTERS, _TICKS, _ADVISORIES = topology.SERVICE_CONSUMERS[:3]
 
@@ -129,13 +127,8 @@ class Warden:
     async def _keep_schedules(self) -> None:
         while True:
             self._changed.clear()
-            try:
-                await self._ticks.sync()
-            except errors.BusError as exc:
-                log.warning("schedules_not_set", error=str(exc), again_s=_AGAIN_S)
-                await asyncio.sleep(_AGAIN_S)
-            else:
-                await self._changed.wait()
+            await insist(self._ticks.sync, "schedules_not_set")
+            await self._changed.wait()
 
     async def _advised(self, delivery: wire.Delivery) -> None:
         """The server gave up on a delivery: quicker than the scan, and never the only way."""
