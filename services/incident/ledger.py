@@ -30,6 +30,22 @@ def scope(number: int) -> str:
     return f"ctl.incident.{number}.>"
 
 
+def fold(incidents: dict[int, Incident], record: Recorded) -> None:
+    """Fold one event of ``ctl.incident.>`` into the incidents, by number.
+
+    What has no number is nobody's. Rubbish among an incident's events moves its fence and nothing else.
+    """
+    token = record.subject.split(".")[2]
+    if not token.isdigit():
+        return
+    number = int(token)
+    state = incidents.get(number)
+    if record.data is not None:
+        state = evolve(state, number, record.data, record.seq, record.stored_at)
+    if state is not None:
+        incidents[number] = msgspec.structs.replace(state, last_seq=record.seq)
+
+
 class Ledger:
     """What is known of incidents."""
 
@@ -60,19 +76,9 @@ class Ledger:
         if record.seq <= self._position:
             return
         self._position = record.seq
-        _, _, token, name = record.subject.split(".")
-        if name == "declared":
+        if record.subject.endswith(".declared"):
             self._begun = record.seq
-        if not token.isdigit():
-            return  # nobody's: incidents have numbers
-        number = int(token)
-        if record.data is None:
-            state = self.incidents.get(number)
-        else:
-            state = evolve(self.incidents.get(number), number, record.data, record.seq, record.stored_at)
-        if state is not None:
-            # Rubbish among its events moves the fence and nothing else.
-            self.incidents[number] = msgspec.structs.replace(state, last_seq=record.seq)
+        fold(self.incidents, record)
 
     def find(self, text: str) -> Incident:
         """The incident with this number.

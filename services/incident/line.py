@@ -11,8 +11,8 @@ from bus.events.finding import Severity
 from bus.events.moment import Moment
 from bus.store import CONTROL, Recorded
 from services.daemon import Bus
-from services.incident.ledger import scope
-from services.incident.state import Incident, Status, evolve
+from services.incident.ledger import fold, scope
+from services.incident.state import Incident, Status
 from services.incident.words import status_of
 
 #: The events that say whether an incident is open: few, however many calls it makes.
@@ -74,12 +74,7 @@ def lines(records: Iterable[Recorded], now: datetime) -> tuple[IncidentLine, ...
     """The open ones among the incidents that records of CONTROL make, the worst and oldest first. Pure."""
     states: dict[int, Incident] = {}
     for record in records:
-        token = record.subject.split(".")[2]
-        if record.data is None or not token.isdigit():
-            continue
-        state = evolve(states.get(int(token)), int(token), record.data, record.seq, record.stored_at)
-        if state is not None:
-            states[int(token)] = state
+        fold(states, record)
     found = (line_of(state, now) for state in states.values() if state.open)
     return tuple(sorted(found, key=lambda line: (line.severity is not Severity.ULTRA, line.number)))
 

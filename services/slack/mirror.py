@@ -18,8 +18,8 @@ from bus.events import incident
 from bus.store import CONTROL, INVOCATIONS, Recorded
 from services.daemon import Bus, Evidence
 from services.fleet.registry import Registry
-from services.incident.ledger import scope
-from services.incident.state import Incident, evolve
+from services.incident.ledger import fold, scope
+from services.incident.state import Incident
 from services.slack import plan
 from services.slack.alarm import Alarm
 from services.slack.board import Board
@@ -156,12 +156,11 @@ class Mirror:
         Raises:
             BusError: the server does not answer.
         """
-        state: Incident | None = None
+        found: dict[int, Incident] = {}
         async with aclosing(self._bus.store.read(CONTROL, scope(number))) as records:
             async for record in records:
-                if record.data is not None:
-                    state = evolve(state, number, record.data, record.seq, record.stored_at)
-        return state
+                fold(found, record)
+        return found.get(number)
 
     async def _answer(self, notice: Notice, why: str) -> None:
         """Say what became of a call; once."""

@@ -21,7 +21,7 @@ from bus.store import CONTROL, INVOCATIONS, Recorded
 from services.fleet.slack import Rule, Slack, Thread
 from services.incident.state import Incident
 from services.slack import incident_words, words
-from services.slack.board import Board, Finding, project_of, role_in, role_of, severity_of
+from services.slack.board import Board, Told, project_of, role_in, role_of, severity_of
 from services.slack.message import Message
 from services.slack.notice import Notice, Place
 
@@ -83,7 +83,7 @@ def step(record: Recorded, board: Board, fleet: Fleet) -> tuple[Notice, ...]:
     return notices(record, board, fleet, before)
 
 
-def notices(record: Recorded, board: Board, fleet: Fleet, before: Finding | None = None) -> tuple[Notice, ...]:
+def notices(record: Recorded, board: Board, fleet: Fleet, before: Told | None = None) -> tuple[Notice, ...]:
     """What is shown of an event.
 
     Args:
@@ -176,22 +176,22 @@ def _other(record: Recorded, kind: str, board: Board, fleet: Fleet) -> Iterator[
             yield one
 
 
-def _finding(record: Recorded, kind: str, board: Board, fleet: Fleet, before: Finding | None) -> Iterator[Notice]:
+def _finding(record: Recorded, kind: str, board: Board, fleet: Fleet, before: Told | None) -> Iterator[Notice]:
     print_ = record.subject.split(".")[2]
     closed = record.data if isinstance(record.data, finding.Closed) else None
-    known = before if closed else board.findings.get(print_)
-    if known is None or isinstance(record.data, finding.Raised | finding.Proposed):
+    told = before if closed else board.findings.get(print_)
+    if told is None or isinstance(record.data, finding.Raised | finding.Proposed):
         return
-    if known.cause and not isinstance(record.data, finding.Changed):
+    if told.finding.muted and not isinstance(record.data, finding.Changed):
         return  # what explains it is shown
-    severity = known.severity
-    role = role_in(known.subject)
+    severity = told.finding.severity
+    role = role_in(told.finding.subject)
     seen = _channels(record, kind, (role.partition("/")[0], role), fleet, severity)
     place = Place.NEW if isinstance(record.data, finding.Opened) else Place.UPDATE
-    message = words.found(known, closed=closed)
+    message = words.found(told.known, closed=closed)
     for channel in seen:
         one = _notice(record, kind, channel, message)
-        yield _set(one, place=place, key=f"finding:{print_}:{known.opened}", urgent=severity is Severity.ULTRA)
+        yield _set(one, place=place, key=f"finding:{print_}:{told.opened}", urgent=severity is Severity.ULTRA)
 
 
 def _incident(record: Recorded, kind: str, board: Board, fleet: Fleet) -> Iterator[Notice]:

@@ -11,7 +11,8 @@ from bus.events import daemon, finding, freeze, invocation, loop, ops, quota, sw
 from bus.events.finding import Severity
 from bus.store import Recorded
 from services import story
-from services.slack.board import Board, Finding
+from services.monitor.memory import Known
+from services.slack.board import Board
 from services.slack.message import Button, Message
 
 #: Sign of a severity.
@@ -36,8 +37,8 @@ def of(record: Recorded, board: Board) -> Message:
         return _invocation(record, tokens)
     match record.data:
         case finding.Opened() | finding.Changed() | finding.Silenced() | finding.Unsilenced():
-            known = board.findings.get(tokens[2])
-            return found(known) if known else _any(record, tokens)
+            told = board.findings.get(tokens[2])
+            return found(told.known) if told else _any(record, tokens)
         case sweep.Finished():
             return _sweep(record.data)
         case freeze.Frozen() | freeze.Changed() | freeze.Missing() | freeze.Thawing() | freeze.Thawed():
@@ -83,22 +84,23 @@ def _freeze(data: Any) -> Message:
             )
 
 
-def found(known: Finding, *, closed: finding.Closed | None = None) -> Message:
+def found(known: Known, *, closed: finding.Closed | None = None) -> Message:
     """A finding as it stands."""
-    lines = [("About", known.subject), ("Since", moment(known.since))]
-    if known.silenced:
-        lines.append(("Silenced until", moment(known.silenced)))
-    if known.cause:
-        lines.append(("Explained by", known.cause))
+    one = known.finding
+    lines = [("About", one.subject), ("Since", moment(one.since))]
+    if known.silence is not None:
+        lines.append(("Silenced until", moment(known.silence.until)))
+    if one.cause:
+        lines.append(("Explained by", one.cause))
     if closed:
         over = f"{closed.reason.value} after {closed.open_s:.0f} s, by {closed.by}"
         lines.append(("Over", f"{over}: {closed.why}" if closed.why else over))
     return Message(
-        icon=DONE if closed else ICONS[known.severity],
-        title=known.title,
+        icon=DONE if closed else ICONS[one.severity],
+        title=one.title,
         lines=_said(lines),
-        detail="" if closed else known.detail,
-        command="" if closed else known.command,
+        detail="" if closed else one.detail,
+        command="" if closed else one.command,
         whole="systems findings",
     )
 
