@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from bus.events import incident as ev
 from bus.events.finding import Kind, Severity
+from bus.store import read
 from services.incident import commands as ask
 from services.incident.decision import MACHINES, IncidentRefused, decide
+from services.incident.ledger import fold
 from services.incident.state import Incident, Status, evolve
 
 T0 = datetime(2026, 11, 25, 3, tzinfo=UTC)
@@ -230,3 +232,15 @@ def test_incident_acknowledgement_has_one_owner() -> None:
     ]
     later = msgspec.structs.replace(state, owner_until=until)
     assert isinstance(decide(later, ask.Expire(), until)[0], ev.AcknowledgementExpired)
+
+
+@pytest.mark.parametrize(
+    ("subject", "fence"),
+    [("ctl.incident.1.closed", 9), ("ctl.incident.one.closed", 1), ("ctl.incident.2.closed", 1)],
+)
+def test_incident_fold_of_rubbish_moves_a_fence_and_nothing_else(subject: str, fence: int) -> None:
+    """Rubbish changes nothing of the incident that it names but the fence, and makes no other one."""
+    state = declared()
+    incidents = {1: state}
+    fold(incidents, read(9, subject, T0, b"{"))
+    assert incidents == {1: msgspec.structs.replace(state, last_seq=fence)}
