@@ -163,7 +163,7 @@ async def run_launcher(home: Home, file: Path) -> None:
             ring = watch_ring(running)
             watchdog = Watchdog(running, launcher.supervisor, lambda: launcher.settings, launcher.command)
             running.accompany("watchdog", watchdog.run())
-            running.accompany("incidents", Standby(running.bus, home.path, os.environ).run())
+            running.accompany("incidents", Standby(running.bus, home.path, os.environ, running.goes_first).run())
             running.accompany("drills", Rounds(running.bus, home, fleet.drills).run())
             yield EventReporter(running, ring, launcher.supervisor)
 

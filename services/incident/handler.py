@@ -51,10 +51,6 @@ _STEPS = 200
 Draft = Callable[[Incident], Awaitable[str]]
 
 
-async def _alone() -> bool:
-    return True
-
-
 class Handler:
     """Handles incidents."""
 
@@ -67,7 +63,7 @@ class Handler:
         draft: Draft,
         home: Path,
         environ: Mapping[str, str],
-        first: Callable[[], Awaitable[bool]] = _alone,
+        first: Callable[[], Awaitable[bool]],
     ) -> None:
         """Make it.
 

@@ -3,7 +3,8 @@
 What is due is a function of the record and the time, and an order is appended under the incident's fence before anything
 goes out: nothing is ordered after an acknowledgement, and a warden that dies with an order in hand carries it out again when it
 is back (a person may be called twice, never not at all). An order that another carrier does not answer in time has failed.
-Of several wardens the one that has started first calls; the others do what it could not, or has not done in time.
+Of several wardens, and of several launchers that stand in for one, the one that has started first calls; the others do what it
+could not, or has not done in time.
 """
 
 from __future__ import annotations
@@ -146,8 +147,8 @@ class Pager:
         begun = asyncio.get_running_loop().time()
         await self._ledger.catch_up()
         incident = self._ledger.incidents[number]
-        if not incident.pages or line.page not in {other.page for other in incident.lines}:
-            return  # somebody has acknowledged it since
+        if not incident.pages or line not in incident.lines:
+            return  # somebody has acknowledged it, or has answered this very order, since
         try:
             known = duty.people.get(line.person, Person())
             url = address(line.person, line.way, known, self._home, self._environ)

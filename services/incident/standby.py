@@ -1,13 +1,14 @@
 """Incidents while no warden is there: the launcher handles them until one is back, above all that the warden is gone.
 
-Two handlers at once do no harm to the record, whose fences let one of them win; for the moment in which both believe that it is
-their turn a person may be called twice. What a stand-in does not know is whose open work waits for whom.
+Two handlers at once do no harm to the record, whose fences let one of them win. Of the launchers of several machines the one
+that has started first calls people, as of several wardens (:mod:`services.incident.pager`), and none from the moment on in
+which a warden beats. What a stand-in does not know is whose open work waits for whom.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -31,17 +32,29 @@ _AGAIN_S = 10.0
 class Standby:
     """Stands in for the warden's handler."""
 
-    def __init__(self, bus: Bus, home: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        home: Path,
+        environ: Mapping[str, str],
+        first: Callable[[], Awaitable[bool]],
+        *,
+        away_s: float = AWAY_S,
+    ) -> None:
         """Make it.
 
         Args:
             bus: where everything happens.
             home: the state directory.
             environ: where addresses of ways may stand.
+            first: whether no other launcher goes before this one.
+            away_s: seconds for which no warden must beat.
         """
         self._bus = bus
         self._home = home
         self._environ = environ
+        self._first = first
+        self._away_s = away_s
 
     async def run(self) -> None:
         """For ever. Whatever goes wrong here must not end the launcher: it is logged, and tried again."""
@@ -58,7 +71,7 @@ class Standby:
     async def _until_away(self) -> None:
         loop = asyncio.get_running_loop()
         seen = loop.time()
-        while loop.time() - seen < AWAY_S:
+        while loop.time() - seen < self._away_s:
             await asyncio.sleep(LOOK_S)
             if not await self._silent():
                 seen = loop.time()
@@ -70,6 +83,10 @@ class Standby:
         except errors.BusError:
             return False
 
+    async def _goes_first(self) -> bool:
+        """Whether it is this one's turn to call: no warden is back, and no other stand-in goes before it."""
+        return await self._silent() and await self._first()
+
     async def _stand_in(self) -> None:
         registry = Registry(self._bus.bucket("registry"))
         await registry.open()
@@ -80,6 +97,7 @@ class Standby:
             draft=Drafter(self._bus, registry).draft,
             home=self._home,
             environ=self._environ,
+            first=self._goes_first,
         )
         try:
             async with asyncio.TaskGroup() as group:

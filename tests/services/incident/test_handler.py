@@ -23,6 +23,7 @@ from services.fleet.spec import Project
 from services.incident import commands as ask
 from services.incident.decision import IncidentRefused
 from services.incident.desk import Desk
+from services.incident.standby import Standby
 from services.incident.ways import Apprise, Page
 from services.monitor.finding import fingerprint
 from services.requests.requests import Asker
@@ -187,6 +188,21 @@ async def test_handler_of_the_first_of_two_wardens_calls(rig: Rig, hook: Webhook
     await start_warden(await rig._daemon("warden", "warden-2"))
     await wrong(rig)
     await said(rig, ev.Paged, 4)
+    await Desk(rig.bus, rig.registry, "ann").acknowledge("1")
+    await said(rig, ev.Acknowledged)
+    assert len(hook.calls) <= len([r for r in rig.control.records if isinstance(r.data, ev.PageDue)])
+
+
+async def test_handler_of_the_first_of_two_stand_ins_calls(rig: Rig, hook: Webhook) -> None:
+    """With a launcher on each of two machines, and no warden, nobody is called twice for one order."""
+    await settle(rig, hook)
+    for instance in ("launcher", "launcher-2"):
+        running = await rig._daemon("launcher", instance)
+        await running.announce()
+        standby = Standby(running.bus, running.home, {}, running.goes_first, away_s=0)
+        running.accompany("incidents", standby.run())
+    await wrong(rig)
+    await said(rig, ev.Paged, 3)
     await Desk(rig.bus, rig.registry, "ann").acknowledge("1")
     await said(rig, ev.Acknowledged)
     assert len(hook.calls) <= len([r for r in rig.control.records if isinstance(r.data, ev.PageDue)])
