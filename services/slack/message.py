@@ -7,20 +7,14 @@ Everything is cut to Slack's limits, with the command that shows the whole.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
 
-#: Slack's limits, less a little: a character outside of the basic plane may count twice.
-HEADER, TEXT, BLOCKS = 150, 2900, 50
+from services.slack.markup import BUTTON, HEADER, ROW, TEXT, VALUE, cut, escaped, literal, visible
+
 #: Characters of a notification, and of one line of a message.
 NOTIFICATION, LINE = 600, 300
-#: Buttons of one row.
-ROW = 5
-#: What Slack reads as a mention, a channel or a link.
-_SPECIAL = re.compile(r"<(?=[!@#]|https?:|mailto:)")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 
 
 class Button(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,24 +45,6 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     buttons: tuple[Button, ...] = ()
 
 
-def literal(text: str) -> str:
-    """Text that nothing can be hidden in: no control characters, and no beginning of a mention even where none is read."""
-    return _SPECIAL.sub("\u2039", _CONTROL.sub(" ", text))
-
-
-def escape(text: str) -> str:
-    """Text for a place that Slack reads as markup."""
-    return literal(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def cut(text: str, limit: int, whole: str = "") -> str:
-    """At most `limit` characters, and where to find the rest."""
-    if len(text) <= limit:
-        return text
-    rest = f"… (cut: {whole})" if whole else "…"
-    return text[: max(0, limit - len(rest))] + rest
-
-
 def blocks(message: Message) -> list[dict[str, Any]]:
     """The message in Block Kit."""
     title = cut(literal(" ".join(f"{message.icon} {message.title}".split())), HEADER)
@@ -96,7 +72,9 @@ def blocks(message: Message) -> list[dict[str, Any]]:
 def notification(message: Message) -> str:
     """The message as one line of markup: what a phone shows."""
     said = "; ".join(f"{what}: {value}" for what, value in message.lines)
-    return escape(cut(" ".join(f"{message.icon} {message.title}{f' - {said}' if said else ''}".split()), NOTIFICATION))
+    return escaped(
+        literal(cut(" ".join(f"{message.icon} {message.title}{f' - {said}' if said else ''}".split()), NOTIFICATION))
+    )
 
 
 def plain(message: Message) -> str:
@@ -109,7 +87,7 @@ def plain(message: Message) -> str:
         found.append(f"    run: {message.command}")
     if message.buttons:
         found.append("    " + " ".join(f"[{button.label}]" for button in message.buttons[:ROW]))
-    return _CONTROL.sub(" ", "\n".join(found))
+    return visible("\n".join(found))
 
 
 def _lines(message: Message) -> list[dict[str, Any]]:
@@ -133,7 +111,7 @@ def _button(button: Button) -> dict[str, Any]:
     found: dict[str, Any] = {
         "type": "button",
         "action_id": button.action,
-        "text": {"type": "plain_text", "text": cut(button.label, 75), "emoji": False},
-        "value": cut(button.value, 2000),
+        "text": {"type": "plain_text", "text": cut(button.label, BUTTON), "emoji": False},
+        "value": cut(button.value, VALUE),
     }
     return found | ({"style": button.style} if button.style else {})

@@ -8,6 +8,7 @@ import msgspec
 
 from services.slack.desk import blocks as kit
 from services.slack.desk.blocks import Block
+from services.slack.markup import cut, escaped
 
 #: Characters of the text that stands for the blocks in a notification.
 _NOTE = 300
@@ -36,36 +37,32 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def whole(self) -> list[Block]:
         """The blocks as a message takes them; the text alone makes one."""
-        made = self.blocks or [kit.section(kit.escaped(self.text))]
+        made = self.blocks or [kit.section(escaped(self.text))]
         return kit.message(made, "the rest is in the file" if self.file is not None else "")
 
 
 def said(sentence: str, *, public: bool = False) -> Answer:
     """One sentence; markup in it is shown as it stands."""
-    return Answer(
-        text=kit.cut(kit.escaped(sentence), _NOTE), blocks=[kit.section(kit.escaped(sentence))], public=public
-    )
+    return Answer(text=cut(escaped(sentence), _NOTE), blocks=[kit.section(escaped(sentence))], public=public)
 
 
 def done(sentence: str, by: str) -> Answer:
     """Something was done by somebody, for everybody to see."""
     first, *rest = sentence.strip().splitlines() or ["done"]
     shown = (
-        [kit.section(f":white_check_mark: {kit.escaped(first)}"), *kit.mono(rest)]
+        [kit.section(f":white_check_mark: {escaped(first)}"), *kit.mono(rest)]
         if rest
-        else [kit.section(f":white_check_mark: {kit.escaped(first)}")]
+        else [kit.section(f":white_check_mark: {escaped(first)}")]
     )
-    return Answer(
-        text=kit.cut(kit.escaped(first), _NOTE), blocks=[*shown, kit.context(f"by {kit.escaped(by)}")], public=True
-    )
+    return Answer(text=cut(escaped(first), _NOTE), blocks=[*shown, kit.context(f"by {escaped(by)}")], public=True)
 
 
 def refused(sentence: str) -> Answer:
     """A no: in one piece, to be read and pasted from."""
     first, *rest = sentence.strip().splitlines() or ["refused"]
     return Answer(
-        text=kit.cut(kit.escaped(first), _NOTE),
-        blocks=[kit.section(f":no_entry: {kit.escaped(first)}"), *kit.mono(rest)],
+        text=cut(escaped(first), _NOTE),
+        blocks=[kit.section(f":no_entry: {escaped(first)}"), *kit.mono(rest)],
         ok=False,
     )
 
@@ -95,7 +92,7 @@ def table(
         return said(empty)
     lines = kit.table(columns, rows, right=right)
     shown = lines[: kit.LINES + 1]
-    blocks = [kit.section(f"*{kit.escaped(title)}*"), *kit.mono(shown)]
+    blocks = [kit.section(f"*{escaped(title)}*"), *kit.mono(shown)]
     file = None
     if len(shown) < len(lines) or any(line.endswith("…") for line in shown):
         from services.wording import aligned  # noqa: PLC0415
@@ -105,5 +102,5 @@ def table(
         count = f"{len(shown) - 1:,} of {len(rows):,} rows; " if len(shown) < len(lines) else ""
         blocks.append(kit.context(f"{count}the whole of it is in your direct messages"))
     if below:
-        blocks.append(kit.context(*(kit.escaped(line) for line in below)))
-    return Answer(text=f"{kit.escaped(title)}: {len(rows):,}", blocks=blocks, file=file)
+        blocks.append(kit.context(*(escaped(line) for line in below)))
+    return Answer(text=f"{escaped(title)}: {len(rows):,}", blocks=blocks, file=file)

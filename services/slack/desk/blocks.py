@@ -1,7 +1,7 @@
 """Messages and views in Block Kit, always within Slack's limits, and never with markup that an agent wrote. Pure.
 
-Every text from outside goes through :func:`escaped`: ``<!channel>`` in an agent's error is shown as it stands and pages nobody.
-What is too long is cut, and says where the whole is.
+Every text from outside goes through :func:`services.slack.markup.escaped` first. What is too long is cut, and says where the
+whole is.
 """
 
 from __future__ import annotations
@@ -9,43 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from services.slack.markup import BUTTON, HEADER, MESSAGE_BLOCKS, ROW, TEXT, VALUE, VIEW_BLOCKS, cut, escaped
 from services.wording import aligned
 
 Block = dict[str, Any]
 
-#: Characters of a header, a section's text, a button, a button's value; blocks of a message and of a view.
-HEADER, SECTION, BUTTON, VALUE = 150, 3000, 75, 2000
-MESSAGE_BLOCKS, VIEW_BLOCKS = 50, 100
-#: Buttons of one row: a phone shows few.
-ROW = 5
 #: Lines of a table within a message; more of them are a file.
 LINES = 40
 #: Characters of a line of a table: what a desktop shows without folding.
 WIDTH = 110
-
-
-def escaped(text: str) -> str:
-    """A text that Slack shows as it stands: no mention, no link, no entity. Emphasis is left to who surrounds it."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def inert(text: str) -> str:
-    """The same without emphasis and code either: for words of agents within a sentence of ours."""
-    broken = escaped(" ".join(text.split()))
-    for sign in "*_~`":
-        broken = broken.replace(sign, f"\u200b{sign}")
-    return broken
-
-
-def cut(text: str, limit: int, tail: str = "…") -> str:
-    """A text of at most so many characters; never ends within an entity."""
-    if len(text) <= limit:
-        return text
-    head = text[: limit - len(tail)]
-    start = head.rfind("&")
-    if start > len(head) - 5 and ";" not in head[start:]:
-        head = head[:start]
-    return head.rstrip() + tail
 
 
 def header(text: str) -> Block:
@@ -55,12 +27,12 @@ def header(text: str) -> Block:
 
 def section(text: str, **more: Any) -> Block:
     """A paragraph of mrkdwn that is escaped where it has to be."""
-    return {"type": "section", "text": {"type": "mrkdwn", "text": cut(text, SECTION) or "-"}} | more
+    return {"type": "section", "text": {"type": "mrkdwn", "text": cut(text, TEXT) or "-"}} | more
 
 
 def context(*texts: str) -> Block:
     """Small print."""
-    return {"type": "context", "elements": [{"type": "mrkdwn", "text": cut(text, SECTION) or "-"} for text in texts]}
+    return {"type": "context", "elements": [{"type": "mrkdwn", "text": cut(text, TEXT) or "-"} for text in texts]}
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> Block:
@@ -105,7 +77,7 @@ def actions(*buttons: Block) -> list[Block]:
     return rows
 
 
-def mono(lines: Sequence[str], limit: int = SECTION) -> list[Block]:
+def mono(lines: Sequence[str], limit: int = TEXT) -> list[Block]:
     """Lines as they stand, in as many blocks as they need: each is whole lines, and none is longer than a block takes."""
     blocks: list[Block] = []
     part: list[str] = []

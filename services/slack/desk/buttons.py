@@ -15,6 +15,7 @@ from services.slack.desk import blocks as kit
 from services.slack.desk.blocks import Block
 from services.slack.desk.permission import Permission
 from services.slack.desk.words import COMMANDS, Said
+from services.slack.markup import cut, escaped, inert
 
 
 class Press(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +82,7 @@ def proposals(meant: list[tuple[Proposal, str]]) -> list[Block]:
     made: list[Block] = []
     for proposal, words in meant:
         value = msgspec.json.encode(proposal).decode()
-        made.append(kit.section(f"Proposed: {kit.inert(kit.cut(words, 500))}"))
+        made.append(kit.section(f"Proposed: {inert(cut(words, 500))}"))
         made += kit.actions(
             kit.button(
                 "Approve", "proposal_approve", value, style="primary", confirm="It is done at once, in your name."
@@ -107,5 +108,5 @@ def pictures() -> list[Block]:
 
 def finding(one: Open) -> Block:
     """An open finding in one block."""
-    run = f"\n`{kit.escaped(one.command)}`" if one.command else ""
-    return kit.section(f"{kit.inert(kit.cut(one.title, 500))} · since {one.since:%m-%d %H:%M} UTC{run}")
+    run = f"\n`{escaped(one.command)}`" if one.command else ""
+    return kit.section(f"{inert(cut(one.title, 500))} · since {one.since:%m-%d %H:%M} UTC{run}")

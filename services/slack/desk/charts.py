@@ -19,6 +19,7 @@ from services.slack.desk import blocks as kit
 from services.slack.desk import tables
 from services.slack.desk.answer import Answer, File, said
 from services.slack.desk.desk import Desk
+from services.slack.markup import escaped
 
 #: Hours that a chart shows, and minutes of one step of it.
 HOURS, STEP_MIN = 6, 5
@@ -137,7 +138,7 @@ async def chart(desk: Desk, kind: str) -> Answer:
     file = File(name=f"{kind}.png", title=drawing.title, content=await draw(drawing))
     return Answer(
         text=drawing.title,
-        blocks=[kit.section(f"*{kit.escaped(drawing.title)}*"), kit.context("the picture is in your direct messages")],
+        blocks=[kit.section(f"*{escaped(drawing.title)}*"), kit.context("the picture is in your direct messages")],
         file=file,
     )
 

@@ -17,6 +17,7 @@ from services.ops.deciding import Proposal
 from services.slack.desk import blocks as kit
 from services.slack.desk.blocks import Block
 from services.slack.desk.words import COMMANDS, Said
+from services.slack.markup import cut, escaped, inert
 
 #: Begins the callback id of every form.
 PREFIX = "form_"
@@ -51,7 +52,7 @@ def _field(
 ) -> Block:
     element: Block = {"type": "plain_text_input", "action_id": "value", "multiline": lines, "max_length": _TEXT}
     if first:
-        element["initial_value"] = kit.cut(first, _TEXT)
+        element["initial_value"] = cut(first, _TEXT)
     made: Block = {
         "type": "input",
         "block_id": name,
@@ -93,7 +94,7 @@ def incident_update(one: Incident, kept: Kept) -> Block:
         "Post update",
         kept,
         [
-            kit.section(f"{kit.inert(one.title)}\nGoes to: {kit.escaped(kit.cut(hit, 500))}"),
+            kit.section(f"{inert(one.title)}\nGoes to: {escaped(cut(hit, 500))}"),
             _field("reason", "What is new", lines=True, hint="In words for people who wait for the service."),
         ],
     )
@@ -108,7 +109,7 @@ def incident_close(one: Incident, kept: Kept) -> Block:
         "Close it",
         kept,
         [
-            kit.section(f"{kit.inert(one.title)}{left}"),
+            kit.section(f"{inert(one.title)}{left}"),
             _field("reason", "Cause", lines=True),
             _field("actions", "Still to be done", lines=True, optional=True, hint="One a line: write a test @ann"),
         ],
@@ -149,7 +150,7 @@ def cap_raise(about: object, kept: Kept) -> Block:
         "Raise",
         kept,
         [
-            kit.section(kit.escaped(str(about))),
+            kit.section(escaped(str(about))),
             _field("to", "To", hint="How much, such as 2M, 500k or 2.50."),
             _field("reason", "Reason"),
             _field("until", "For", optional=True, hint="Such as 8h; then the old cap counts again. Empty: for good."),
@@ -164,7 +165,7 @@ def proposal_reject(about: object, kept: Kept) -> Block:
         "Reject a proposal",
         "Reject",
         kept,
-        [kit.section(kit.escaped(str(about))), _field("reason", "Why")],
+        [kit.section(escaped(str(about))), _field("reason", "Why")],
     )
 
 

@@ -33,6 +33,7 @@ from services.slack.desk.home import Home
 from services.slack.desk.permission import Permission, Who
 from services.slack.desk.reply import FAULTS, Reply, To
 from services.slack.desk.words import Said
+from services.slack.markup import escaped
 
 log = structlog.get_logger()
 
@@ -202,7 +203,7 @@ class Handlers:
                 for line in await setting.lines(self.desk.bus):
                     if (line.scope, line.unit, line.window) == (scope, unit, window):
                         return f"{scope}, each {window}: {cap_text(line, self.desk.bus.author.now())}"
-                return forms.told("Raise a cap", [kit.section(f"{kit.escaped(scope)} has no such cap any more")])
+                return forms.told("Raise a cap", [kit.section(f"{escaped(scope)} has no such cap any more")])
             case "proposal_reject":
                 meant = forms.proposal(kept)
                 return f"finding {meant.fingerprint}, proposal {meant.place + 1}"

@@ -28,6 +28,7 @@ from services.slack.desk.blocks import Block
 from services.slack.desk.desk import Desk
 from services.slack.desk.permission import Permission, Who
 from services.slack.desk.reply import FAULTS
+from services.slack.markup import escaped, inert
 
 log = structlog.get_logger()
 
@@ -64,16 +65,14 @@ def view(facts: Facts, may: May) -> Block:
         blocks.append(kit.header("Proposed by a triage"))
         listed = list(facts.proposals[:_PROPOSALS])
         blocks += (
-            buttons.proposals(listed)
-            if may(Permission.OPERATE)
-            else [kit.section(kit.inert(words)) for _, words in listed]
+            buttons.proposals(listed) if may(Permission.OPERATE) else [kit.section(inert(words)) for _, words in listed]
         )
     blocks.append(kit.header("Fleet health"))
     blocks += panel.panel(facts.panel)
     tight = [line for line in facts.panel.quota or () if line.tripped or line.percent >= 80]
     if tight and may(Permission.OPERATE):
         for line in tight[:_CAPS]:
-            words = kit.escaped(f"{line.scope} {line.window}: {cap_text(line, facts.panel.at)}")
+            words = escaped(f"{line.scope} {line.window}: {cap_text(line, facts.panel.at)}")
             blocks.append(kit.section(words, accessory=buttons.cap(line.scope, line.unit, line.window)))
     blocks.append(kit.context("Up to date for 15 minutes after you open it. More: /systems help"))
     return {"type": "home", "blocks": _distinct(kit.view(blocks))}
@@ -111,12 +110,12 @@ def mark(facts: Facts) -> object:
 def refused(who: Who) -> Block:
     """The tab of somebody who may not look. Pure."""
     sentence = permission.no(who, "the home tab", Permission.VIEW)
-    return {"type": "home", "blocks": [kit.section(f":no_entry: {kit.escaped(sentence)}")]}
+    return {"type": "home", "blocks": [kit.section(f":no_entry: {escaped(sentence)}")]}
 
 
 def failed(why: str) -> Block:
     """The tab while nobody can tell. Pure."""
-    return {"type": "home", "blocks": [kit.section(f":warning: {kit.escaped(why)}")]}
+    return {"type": "home", "blocks": [kit.section(f":warning: {escaped(why)}")]}
 
 
 class Home:

@@ -19,6 +19,7 @@ from services.slack.desk.blocks import Block
 from services.slack.desk.desk import Desk, Session
 from services.slack.desk.permission import Who
 from services.slack.desk.words import Said, mentioned
+from services.slack.markup import cut, escaped, inert
 from services.wording import aligned, moment
 
 #: Lines of a timeline that a message shows: the newest.
@@ -41,7 +42,7 @@ async def find(desk: Desk, number: str, who: Who) -> Incident:
 def ended(one: Incident) -> str:
     """How an incident ended, for somebody who would still act upon it. Pure."""
     at = f" at {one.closed_at:%Y-%m-%d %H:%M:%S} UTC" if one.closed_at is not None else ""
-    return kit.escaped(f"incident {one.number} was closed by {one.closed_by}{at}: {one.cause}")
+    return escaped(f"incident {one.number} was closed by {one.closed_by}{at}: {one.cause}")
 
 
 async def list_(desk: Desk, said: Said, who: Who) -> Answer:
@@ -69,8 +70,8 @@ def line(one: Incident, now: datetime) -> Block:
     )
     hit = ", ".join(sorted(one.affected)) or "no project that is known of"
     return kit.section(
-        f"{sign} *{one.number}* · {kit.inert(kit.cut(one.title, 300))}\n{kit.escaped(status_of(one, now))} · hits "
-        f"{kit.escaped(kit.cut(hit, 300))} · since {one.since:%Y-%m-%d %H:%M} UTC"
+        f"{sign} *{one.number}* · {inert(cut(one.title, 300))}\n{escaped(status_of(one, now))} · hits "
+        f"{escaped(cut(hit, 300))} · since {one.since:%Y-%m-%d %H:%M} UTC"
     )
 
 

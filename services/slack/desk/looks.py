@@ -24,6 +24,7 @@ from services.slack.desk.answer import Answer, File
 from services.slack.desk.desk import Desk
 from services.slack.desk.permission import Who
 from services.slack.desk.words import Said
+from services.slack.markup import escaped
 from services.wording import age, clipped, moment
 
 Look = Callable[[Desk, Said, Who], Awaitable[Answer]]
@@ -198,7 +199,7 @@ async def limits(_desk: Desk, _said: Said, _who: Who) -> Answer:
     """What is bounded, by kind."""
     made = []
     for kind in bounds.Kind:
-        facts = [f"*{fact.topic}*: {kit.escaped(fact.sentence)}" for fact in bounds.facts() if fact.kind is kind]
+        facts = [f"*{fact.topic}*: {escaped(fact.sentence)}" for fact in bounds.facts() if fact.kind is kind]
         made.append(kit.section(f"*{kind.value.capitalize()}*"))
         parts = [facts[start : start + 6] for start in range(0, len(facts), 6)]
         made += [kit.section("\n".join(f"• {fact}" for fact in part)) for part in parts]
@@ -218,7 +219,7 @@ async def help_(_desk: Desk, said: Said, _who: Who) -> Answer:
         raise BadAsk(f"unknown command {wanted!r}{errors.did_you_mean(wanted, words.COMMANDS)}")
     made = [kit.section("*What can be asked*, by the permission that it needs")]
     for needs in dict.fromkeys(spec.needs for spec in found):
-        lines = [f"`/systems {kit.escaped(spec.line)}`  {spec.help}" for spec in found if spec.needs is needs]
+        lines = [f"`/systems {escaped(spec.line)}`  {spec.help}" for spec in found if spec.needs is needs]
         parts = [lines[start : start + 12] for start in range(0, len(lines), 12)]
         made += [
             kit.section("\n".join([*([f"*{needs.value}*"] if place == 0 else []), *part]))

@@ -12,6 +12,7 @@ from services.quota import lines as quota
 from services.slack.desk import blocks as kit
 from services.slack.desk.answer import Answer
 from services.slack.desk.blocks import Block
+from services.slack.markup import cut, escaped
 from services.wording import age
 
 #: A glyph beside each word: a panel must be readable without colours.
@@ -34,9 +35,9 @@ def panel(view: Panel) -> list[Block]:
     """All of it."""
     made = [
         kit.section(f"{MARK[view.verdict]} *{view.verdict.value}* · fleet health at {view.at:%Y-%m-%d %H:%M:%S} UTC"),
-        *_listed([kit.escaped(reason) for reason in view.reasons], _REASONS, "systems status"),
+        *_listed([escaped(reason) for reason in view.reasons], _REASONS, "systems status"),
     ]
-    waits = [kit.escaped(line) for line in view.waits]
+    waits = [escaped(line) for line in view.waits]
     if waits:
         made += [kit.section("*For a person*"), *_listed(waits, _WAITS, "systems status")]
     made += [kit.fields(_facts(view)), *kit.mono(_daemons(view))]
@@ -53,7 +54,7 @@ def panel(view: Panel) -> list[Block]:
 def _listed(lines: list[str], most: int, where: str) -> list[Block]:
     if not lines:
         return []
-    shown = [f"• {kit.cut(line, 350)}" for line in lines[:most]]
+    shown = [f"• {cut(line, 350)}" for line in lines[:most]]
     if len(lines) > most:
         shown.append(f"… and {len(lines) - most:,} more: {where}")
     return [kit.section("\n".join(shown))]
@@ -96,7 +97,7 @@ def _facts(view: Panel) -> Iterator[tuple[str, str]]:
     switch = view.kill_switch
     calm = switch.mode is Mode.CLEAR and not switch.thawing
     armed = "armed" if switch.armed else "clients only: the warden is away"
-    yield "Kill switch", f"{armed}, {switch.told}" if calm else f":ice_cube: {kit.escaped(switch.told)}"
+    yield "Kill switch", f"{armed}, {switch.told}" if calm else f":ice_cube: {escaped(switch.told)}"
     yield "Dead letters", f"{view.dead_letters:,} in backlog"
     oldest = (
         "none" if view.oldest_in_flight_s is None else f"{age(view.oldest_in_flight_s)} (`{view.oldest_in_flight}`)"
@@ -137,4 +138,4 @@ def _errors(view: Panel) -> Iterator[str]:
     for error in view.last_errors:
         ago = age(max(0.0, (view.at - error.at).total_seconds()))
         message = error.message.splitlines()[0] if error.message else ""
-        yield kit.cut(f"{ago} ago {error.role} {error.kind}: {message}", kit.WIDTH)
+        yield cut(f"{ago} ago {error.role} {error.kind}: {message}", kit.WIDTH)

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.slack.message import Button, Message, blocks, cut, escape, notification, plain
+from services.slack.message import Button, Message, blocks, notification, plain
 from tests.slack import limits
 
 _words = (
@@ -40,13 +40,6 @@ def test_any_words_fit(title: str, detail: str, lines: list[tuple[str, str]], co
     assert plain(message)
 
 
-def test_long_text_says_where_the_rest_is() -> None:
-    """What is over a limit is cut, with the command that shows the whole."""
-    shown = cut("x" * 5000, 3000, "systems show 17")
-    assert len(shown) == 3000
-    assert shown.endswith("… (cut: systems show 17)")
-
-
 def test_nothing_is_markup() -> None:
     """Blocks hold no text that Slack reads as markup."""
     made = blocks(
@@ -59,4 +52,4 @@ def test_nothing_is_markup() -> None:
         )
     )
     assert "mrkdwn" not in repr(made)
-    assert escape("<b> & <!here>") == "&lt;b&gt; &amp; \u2039!here&gt;"
+    assert notification(Message(icon="x", title="<b> & <!here>")) == "x &lt;b&gt; &amp; \u2039!here&gt;"

@@ -17,24 +17,6 @@ def _faults(made: list[dict[str, Any]]) -> list[str]:
     return limits.message({"text": "x", "blocks": made})
 
 
-@given(_WILD)
-def test_no_text_makes_markup(text: str) -> None:
-    """A mention, a link or an entity within a text of somebody else's is shown as it stands."""
-    shown = blocks.escaped(text)
-    assert "<" not in shown
-    assert ">" not in shown
-    assert shown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") == text
-
-
-@given(_WILD, st.integers(1, 200))
-def test_a_cut_fits_and_splits_no_entity(text: str, limit: int) -> None:
-    """What is left of an escaped text is escaped."""
-    shown = blocks.cut(blocks.escaped(text), limit)
-    assert len(shown) <= limit
-    for place in (i for i, sign in enumerate(shown) if sign == "&"):
-        assert shown[place:].startswith(("&amp;", "&lt;", "&gt;"))
-
-
 @given(st.lists(_WILD, max_size=30))
 def test_any_lines_fit_into_blocks(lines: list[str]) -> None:
     """Blocks of text are within the limits, and no line ends their fence."""
