@@ -9,10 +9,15 @@ from pathlib import Path
 
 import nats
 import pytest
+from hypothesis import settings
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from bus.server import EmbeddedServer, Options
+
+# An example's deadline is a timed assertion, which a loaded machine fails. All else is as it was, also what CI adds.
+settings.register_profile("untimed", settings.default, deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture
