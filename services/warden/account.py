@@ -20,6 +20,7 @@ from bus.connection import Connection
 from bus.follower import Follower
 from bus.store import INVOCATIONS, read
 from services.quota.spend import Claim, Price, Spend, Total, Windows
+from services.warden import checkpoint
 from services.warden.past import Past
 from services.warden.reading import LogTrimmed, last, unbroken
 
@@ -35,7 +36,6 @@ _SHAPE = 1
 
 class _Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     shape: int
-    #: When the stream was created: a stream that was made anew is another log.
     created: str
     #: Time zone of the windows.
     zone: str
@@ -151,28 +151,20 @@ class Account:
 
     def _load(self, first_seq: int, last_seq: int) -> Spend:
         spend = Spend(self._windows, self._price)
-        try:
-            kept = msgspec.msgpack.decode(self._file.read_bytes(), type=_Checkpoint)
-        except FileNotFoundError:
+        kept = checkpoint.load(
+            self._file, _Checkpoint, shape=_SHAPE, created=self._created, first=first_seq, last=last_seq
+        )
+        if kept is None:
             return spend
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            log.warning("spend_checkpoint_unreadable", file=str(self._file), error=str(exc))
-            return spend
-        if (kept.shape, kept.created, kept.zone) != (_SHAPE, self._created, self.zone) or kept.position > last_seq:
-            log.warning("spend_checkpoint_of_another_log", file=str(self._file))
-            return spend
-        if kept.position + 1 < first_seq:
-            # Of what it holds as claimed the end may have been trimmed unseen.
-            log.warning(
-                "spend_checkpoint_before_the_log", file=str(self._file), position=kept.position, first=first_seq
-            )
+        if kept.zone != self.zone:
+            log.warning("checkpoint_of_another_zone", file=str(self._file), expected=self.zone, got=kept.zone)
             return spend
         spend.position = kept.position
         spend.totals, spend.trees, spend.claims, spend.minutes = kept.totals, kept.trees, kept.claims, kept.minutes
         return spend
 
     def save(self) -> None:
-        """Write the checkpoint, in one piece."""
+        """Write the checkpoint."""
         spend = self.spend
         kept = _Checkpoint(
             shape=_SHAPE,
@@ -184,9 +176,4 @@ class Account:
             claims=spend.claims,
             minutes=spend.minutes,
         )
-        part = self._file.with_suffix(".part")
-        try:
-            part.write_bytes(msgspec.msgpack.encode(kept))
-            part.replace(self._file)
-        except OSError as exc:
-            log.warning("spend_checkpoint_unsaved", file=str(self._file), error=str(exc))
+        checkpoint.save(self._file, kept)

@@ -29,6 +29,7 @@ from services.fleet.registry import Registry
 from services.loop import breaker
 from services.loop.tree import Forest, Trip
 from services.patience import insist
+from services.warden import checkpoint
 from services.warden.reading import LogTrimmed, unbroken
 
 log = structlog.get_logger()
@@ -53,6 +54,11 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     shape: int
     created: str
     forest: Forest
+
+    @property
+    def position(self) -> int:
+        """Sequence up to which it was folded."""
+        return self.forest.position
 
 
 class Loops:
@@ -93,7 +99,8 @@ class Loops:
         loop = asyncio.get_running_loop()
         info = await self._bus.connection.api(f"STREAM.INFO.{INVOCATIONS}")
         created, first, target = info["created"], info["state"]["first_seq"], info["state"]["last_seq"]
-        self.forest = self._load(created, first, target)
+        kept = checkpoint.load(self._file, Checkpoint, shape=_SHAPE, created=created, first=first, last=target)
+        self.forest = kept.forest if kept is not None else Forest()
         async for record in self._bus.store.read(CONTROL, "ctl.loop.*.cleared"):
             self._clear(record.subject.split(".")[2], record.stored_at)
         start = max(self.forest.position, first - 1)
@@ -117,6 +124,9 @@ class Loops:
                 saved_at = loop.time()
             # A long replay must not starve the heartbeat.
             await asyncio.sleep(0)
+
+    def _save(self, created: str) -> None:
+        checkpoint.save(self._file, Checkpoint(shape=_SHAPE, created=created, forest=self.forest))
 
     async def _nothing_after(self, position: int) -> bool:
         lasts = [await self._bus.store.last(INVOCATIONS, subject) for subject in _SUBJECTS]
@@ -180,31 +190,3 @@ class Loops:
         if tree is not None and tree.tripped is not None and tree.tripped.at < at:
             tree.clear()
             log.info("tree_cleared", root=root)
-
-    def _load(self, created: str, first_seq: int, last_seq: int) -> Forest:
-        try:
-            kept = msgspec.msgpack.decode(self._file.read_bytes(), type=Checkpoint)
-        except FileNotFoundError:
-            return Forest()
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            log.warning("checkpoint_unreadable", file=str(self._file), error=str(exc), action="folding the log again")
-            return Forest()
-        if kept.shape != _SHAPE or kept.created != created or kept.forest.position > last_seq:
-            log.warning("checkpoint_of_another_log", file=str(self._file), action="folding the log again")
-            return Forest()
-        if kept.forest.position + 1 < first_seq:
-            # Of what it holds as open the end may have been trimmed unseen; open trees are all in the log.
-            log.warning(
-                "checkpoint_before_the_log", file=str(self._file), position=kept.forest.position, first=first_seq
-            )
-            return Forest()
-        return kept.forest
-
-    def _save(self, created: str) -> None:
-        part = self._file.with_suffix(".part")
-        try:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(msgspec.msgpack.encode(Checkpoint(shape=_SHAPE, created=created, forest=self.forest)))
-            part.replace(self._file)
-        except OSError as exc:
-            log.warning("checkpoint_unsaved", file=str(self._file), error=str(exc))

@@ -26,7 +26,7 @@ from bus.store import INVOCATIONS
 from services import parked
 from services.daemon import Bus
 from services.fleet.registry import Registry
-from services.warden import checkpoint, stranded
+from services.warden import stranded, work_file
 from services.warden.holders import Holders
 from services.warden.reading import LogTrimmed, last, unbroken
 from services.warden.work import Open, OpenWork
@@ -108,7 +108,7 @@ class Sweeper:
         info = await self._bus.connection.api(f"STREAM.INFO.{INVOCATIONS}")
         created, first, end = info["created"], info["state"]["first_seq"], info["state"]["last_seq"]
         target = await last(self._bus.connection)
-        self.work = checkpoint.load(self._file, created, first, end, now=self._bus.author.now(), monotonic=loop.time())
+        self.work = work_file.load(self._file, created, first, end, now=self._bus.author.now(), monotonic=loop.time())
         start = self.work.position = max(self.work.position, first - 1)
         self._log = Follower(self._bus.connection, INVOCATIONS, ["inv.>"], start=start + 1, on_begin=self._look_behind)
         if self.work.position >= target:
@@ -133,10 +133,7 @@ class Sweeper:
 
     def _save(self, created: str) -> None:
         now, monotonic = self._bus.author.now(), asyncio.get_running_loop().time()
-        try:
-            checkpoint.save(self._file, self.work, created, now=now, monotonic=monotonic)
-        except OSError as exc:
-            log.warning("checkpoint_unsaved", file=str(self._file), error=str(exc))
+        work_file.save(self._file, self.work, created, now=now, monotonic=monotonic)
 
     async def _report_for_ever(self) -> None:
         """Rubbish is told on the side: a server that takes no event must not keep us from reading on."""
