@@ -26,7 +26,7 @@ from services.incident import policy, words
 from services.incident.decision import IncidentRefused, verdict_of
 from services.incident.ledger import Ledger
 from services.incident.policy import Duty
-from services.incident.state import Incident, Line
+from services.incident.state import Incident, Line, answer
 from services.incident.ways import Apprise, WayUnusable, address
 
 log = structlog.get_logger()
@@ -159,19 +159,9 @@ class Pager:
         await self._answer(number, line, error, asyncio.get_running_loop().time() - begun)
 
     async def _answer(self, number: int, line: Line, error: str, took_s: float) -> None:
-        paged = ev.Paged(
-            page=line.page,
-            person=line.person,
-            way=line.way,
-            level=line.level,
-            attempt=line.attempt,
-            ok=not error,
-            error=error,
-            took_s=round(took_s, 3),
-        )
         facts = {"incident": number, "person": line.person, "way": line.way, "attempt": line.attempt}
         try:
-            await self._ledger.act(number, ask.Answer(paged))
+            await self._ledger.act(number, ask.Answer(answer(line, error, took_s)))
         except IncidentRefused as exc:
             log.info("page_answered_already", **facts, why=str(exc))
             return

@@ -341,6 +341,20 @@ def place(line: Line | ev.PageDue) -> tuple[int, str, str]:
     return (line.level, line.person, line.way)
 
 
+def answer(order: Line | ev.PageDue, error: str, took_s: float) -> ev.Paged:
+    """What became of a call, in the words of its order; `error` is empty for one that went out."""
+    return ev.Paged(
+        page=order.page,
+        person=order.person,
+        way=order.way,
+        level=order.level,
+        attempt=order.attempt,
+        ok=not error,
+        error=error,
+        took_s=round(took_s, 3),
+    )
+
+
 def _answered(line: Line, event: ev.Paged, at: datetime) -> Line:
     if event.ok:
         return _change(line, answered_at=at, ok=True, failures=0, error="")

@@ -19,7 +19,7 @@ from bus.store import CONTROL, INVOCATIONS, Recorded
 from services.daemon import Bus, Evidence
 from services.fleet.registry import Registry
 from services.incident.ledger import fold, scope
-from services.incident.state import Incident
+from services.incident.state import Incident, answer
 from services.slack import plan
 from services.slack.alarm import Alarm
 from services.slack.board import Board
@@ -167,21 +167,12 @@ class Mirror:
         order = notice.page
         assert order is not None
         async with aclosing(self._bus.store.read(CONTROL, f"ctl.incident.{notice.incident}.paged")) as answers:
-            async for answer in answers:
-                said = answer.data
+            async for record in answers:
+                said = record.data
                 # That it went out is also said after the warden has given it up.
                 if isinstance(said, incident.Paged) and said.page == order.page and (said.ok or why):
                     return
-        paged = incident.Paged(
-            page=order.page,
-            person=order.person,
-            way=order.way,
-            level=order.level,
-            attempt=order.attempt,
-            ok=not why,
-            error=why,
-            took_s=round((self._bus.author.now() - notice.at).total_seconds(), 3),
-        )
+        paged = answer(order, why, (self._bus.author.now() - notice.at).total_seconds())
         event_id = f"{order.page}-{order.attempt}-paged"
         event = self._bus.author.control(str(notice.incident), paged, cause=notice.event, event_id=event_id)
         await self._bus.store.append(event)
