@@ -175,12 +175,7 @@ def show(release: str, /, *, common: Common = DEFAULTS) -> int:
         return Exit.DONE
     facts = msgspec.structs.asdict(found) | {"used_by": ", ".join(users), "folder": releases.path(found.name)}
     facts["relaunch"] = planning.relaunch(home, "", str(releases.command(found.name)))
-    for name, value in facts.items():
-        shown = f"{value:%Y-%m-%d %H:%M:%S}" if hasattr(value, "strftime") else value
-        if isinstance(value, tuple):
-            shown = ", ".join(value)
-        if shown not in ("", None):
-            print(f"{output.paint(name.ljust(13), 'dim')} {shown}")
+    output.facts(((name, value) for name, value in facts.items() if value not in ("", None, ())), 13)
     return Exit.DONE
 
 

@@ -291,8 +291,7 @@ def _print_whole(record: Recorded) -> None:
     if kept.error is not None:
         facts["error"] = f"{kept.error.kind}: {kept.error.message}"
         facts["fingerprint"] = kept.error.fingerprint
-    for name, value in facts.items():
-        print(f"{output.paint(name.ljust(9), 'dim')} {value}")
+    output.facts(facts.items(), 9)
     print()
     rows = [
         [

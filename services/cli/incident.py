@@ -329,16 +329,13 @@ def _print(one: Incident) -> None:
         "next news": f"{one.next_at:%Y-%m-%d %H:%M:%S} UTC" if one.next_at is not None else "",
         "cause": one.cause,
     }
-    for name, value in facts.items():
-        if value:
-            print(f"{output.paint(name.ljust(9), 'dim')} {value}")
-    for project, impact in sorted(one.affected.items()):
-        print(f"{output.paint('hits'.ljust(9), 'dim')} {project}: {impact.reason}")
+    shown = [(name, value) for name, value in facts.items() if value]
+    shown += [("hits", f"{project}: {impact.reason}") for project, impact in sorted(one.affected.items())]
     for part in one.findings.values():
         state = "gone" if part.recovered_at is not None else "there"
-        print(f"{output.paint('finding'.ljust(9), 'dim')} {part.finding} ({state}, {part.reason}): {part.title}")
+        shown.append(("finding", f"{part.finding} ({state}, {part.reason}): {part.title}"))
     for line in one.lines:
         state = "called" if line.ok and not line.failing else f"fails: {line.error}" if line.failing else "being called"
-        print(f"{output.paint('call'.ljust(9), 'dim')} {line.person} by {line.way} (step {line.level}): {state}")
-    for action in one.actions:
-        print(f"{output.paint('action'.ljust(9), 'dim')} {action.text} ({action.owner or 'no owner yet'})")
+        shown.append(("call", f"{line.person} by {line.way} (step {line.level}): {state}"))
+    shown += [("action", f"{action.text} ({action.owner or 'no owner yet'})") for action in one.actions]
+    output.facts(shown, 9)

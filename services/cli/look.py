@@ -44,8 +44,7 @@ async def show(id: str, /, *, common: Common = DEFAULTS) -> int:
     if common.json:
         output.json(told)
         return Exit.DONE
-    for name, value in story.header(ref, told, story.cause_of(ref, records)):
-        print(f"{output.paint(name.ljust(9), 'dim')} {value}")
+    output.facts(story.header(ref, told, story.cause_of(ref, records)), 9)
     print()
     rows = [
         [output.moment(line.at), "" if line.after_s is None else f"+{output.age(line.after_s)}", line.event, line.what]

@@ -76,7 +76,4 @@ def _print(one: Operation, common: Common) -> None:
     facts = msgspec.structs.asdict(one)
     if one.evidence is not None:
         facts["evidence"] = msgspec.json.format(bytes(one.evidence), indent=2).decode()
-    for name, value in facts.items():
-        if value not in ("", None, 0, 0.0):
-            shown = f"{value:%Y-%m-%d %H:%M:%S}" if hasattr(value, "strftime") else value
-            print(f"{output.paint(name.ljust(13), 'dim')} {shown}")
+    output.facts(((name, value) for name, value in facts.items() if value not in ("", None, 0, 0.0)), 13)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, TextIO
 
 import msgspec
 
 from services.wording import age, aligned, clipped, moment
 
-__all__ = ["age", "aligned", "clipped", "colours", "is_terminal", "json", "moment", "note", "paint", "table"]
+__all__ = ["age", "aligned", "clipped", "colours", "facts", "is_terminal", "json", "moment", "note", "paint", "table"]
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 
@@ -46,6 +47,19 @@ def json(value: Any) -> None:
 def note(text: str) -> None:
     """Tell the person something that is not the result: on stderr."""
     print(text, file=sys.stderr)
+
+
+def facts(known: Iterable[tuple[str, Any]], margin: int) -> None:
+    """Print what is known of one thing, one fact a line: its name, and what it is.
+
+    Args:
+        known: names and values; a moment is shown to the second, several values with commas between them.
+        margin: characters that a name takes up.
+    """
+    for name, value in known:
+        shown = f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else value
+        shown = ", ".join(map(str, shown)) if isinstance(shown, tuple) else shown
+        print(f"{paint(name.ljust(margin), 'dim')} {shown}")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:

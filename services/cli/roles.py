@@ -125,12 +125,10 @@ def _show_one(view: RoleView, common: Common) -> None:
     fields = msgspec.structs.asdict(view)
     registered = fields.pop("registered")
     work: Work | None = fields.pop("work")
-    for name, value in fields.items():
-        shown = ", ".join(value) if isinstance(value, tuple) else value
-        print(f"{output.paint(name.ljust(18), 'dim')} {shown if shown not in (None, '') else '-'}")
+    shown = {name: value if value not in (None, "", ()) else "-" for name, value in fields.items()}
     if work is None:
-        print(f"{output.paint('consumer'.ljust(18), 'dim')} none; the warden makes it, or `systems apply`")
+        shown["consumer"] = "none; the warden makes it, or `systems apply`"
     else:
-        for name, value in msgspec.structs.asdict(work).items():
-            print(f"{output.paint(name.ljust(18), 'dim')} {value}")
-    print(f"{output.paint('registered'.ljust(18), 'dim')} {msgspec.json.encode(registered).decode()}")
+        shown |= msgspec.structs.asdict(work)
+    shown["registered"] = msgspec.json.encode(registered).decode()
+    output.facts(shown.items(), 18)
