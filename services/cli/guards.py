@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
-import msgspec
 from cyclopts import App, Parameter
 
 from bus.events.invocation import Usage
 from bus.spend import Calendar
-from services.cli import output
+from services.cli import moment, output
 from services.cli.common import DEFAULTS, Common
-from services.cli.exits import Exit, UsageError
+from services.cli.exits import Exit
 from services.cli.session import Session, operator
-from services.fleet import durations
 from services.guards.backtest import Backtest, Trial, Wanted
 from services.guards.settings import parse
 from services.health.gather import gather
@@ -56,8 +54,8 @@ async def list_(*, common: Common = DEFAULTS) -> int:
     return Exit.DONE
 
 
-def _when(moment: datetime | None) -> str:
-    return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+def _when(at: datetime | None) -> str:
+    return "never" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
 @app.command
@@ -71,14 +69,15 @@ async def backtest(
     """Replay recorded history, archive and stream, through the guards with other limits: what would have tripped, saved and stopped.
 
     Args:
-        since: From so long ago, such as 30d, or an RFC 3339 time.
-        until: To so long ago, or an RFC 3339 time; now if left out.
+        since: From then on: 30d (ago), '2026-11-23 03:12' (local time), or an RFC 3339 time.
+        until: Up to then, in the same words; now if left out.
         set_: A limit, such as shop/coder.cap=2M, system.cap.usd.month=100, loop.depth=8 or shop/coder.max_attempts=2. May be repeated.
         common: Which fleet, and how to print.
     """
     async with operator(common) as session:
         now = session.bus.author.now()
-        first, last = _moment(since, now), _moment(until, now) if until else now
+        first = moment.parse(since, now, option="--since")
+        last = moment.parse(until, now, option="--until") if until else now
         test = await _replay(session, set_, first, last)
     trials = sorted(test.trials, key=lambda trial: trial.at)
     if common.json:
@@ -138,16 +137,3 @@ def _row(trial: Trial) -> list[str]:
         f"{trial.saved_usd_micros / 1e6:,.2f}",
         f"{trial.stopped:,}",
     ]
-
-
-def _moment(text: str, now: datetime) -> datetime:
-    try:
-        return now - timedelta(seconds=durations.seconds(text))
-    except durations.BadDuration:
-        try:
-            found = msgspec.convert(text, datetime)
-        except msgspec.ValidationError as exc:
-            raise UsageError(f"expected a duration such as 30d, or RFC 3339 with a time zone, got: {text!r}") from exc
-        if found.tzinfo is None:
-            raise UsageError(f"expected RFC 3339 with a time zone, got: {text!r}") from None
-        return found

@@ -12,13 +12,14 @@ _CLOCK = re.compile(r"^(\d{1,2}):(\d{2})(?::(\d{2}))?$")
 _EXPECTED = "a moment such as '2026-11-23 03:12' (local time), 03:12, 2h (ago), or 2026-11-23T03:12:00Z"
 
 
-def parse(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
+def parse(text: str, now: datetime, zone: tzinfo | None = None, *, option: str = "--at") -> datetime:
     """The moment that is meant, in UTC.
 
     Args:
         text: a date with a time, a time alone (the last one that has been), or an age.
         now: the present, with a time zone.
         zone: what a time without a zone is in; None is the machine's own.
+        option: what it was given as.
 
     Raises:
         UsageError: it is none, or lies ahead.
@@ -38,11 +39,11 @@ def parse(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
         else:
             at = now - timedelta(seconds=durations.seconds(wanted))
     except (ValueError, OverflowError, durations.BadDuration) as exc:
-        raise UsageError(f"expected --at to be {_EXPECTED}, got: {text!r}") from exc
+        raise UsageError(f"expected {option} to be {_EXPECTED}, got: {text!r}") from exc
     at = at.astimezone(UTC)
     if at > now:
         raise UsageError(
-            f"expected --at to lie in the past, got: {text!r}, which is {at:%Y-%m-%d %H:%M:%S} UTC; it is {now.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC now"
+            f"expected {option} to lie in the past, got: {text!r}, which is {at:%Y-%m-%d %H:%M:%S} UTC; it is {now.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC now"
         )
     return at
 

@@ -39,9 +39,11 @@ def test_what_is_meant(text: str, moment: datetime) -> None:
 
 @pytest.mark.parametrize("text", ["", "soon", "25:99", "2026-13-01", "yesterday", "2h ago", "-1h"])
 def test_no_moment(text: str) -> None:
-    """What is no moment is refused with what one looks like."""
+    """What is no moment is refused with what one looks like, under the name of its option."""
     with pytest.raises(UsageError, match="expected --at to"):
         parse(text, NOW, PARIS)
+    with pytest.raises(UsageError, match="expected --since to be a moment such as"):
+        parse(text, NOW, PARIS, option="--since")
 
 
 def test_the_future_is_refused() -> None:
