@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,7 +22,6 @@ from bus.events import guard as guard_events
 from bus.events import loop as loop_events
 from bus.events import quota as quota_events
 from bus.events import registry as registry_events
-from bus.events.invocation import Usage
 from bus.flags import Mode
 from bus.refusal import Refusal
 from bus.server import EmbeddedServer
@@ -327,11 +327,7 @@ def _quota(then: Past, registry: Registry, standing: dict[str, Refusal]) -> tupl
 
 def _spend(then: Past, registry: Registry, calendar: Calendar, windows: Sequence[str]) -> Spend:
     """The fold of spend, over no more of the log than the widest window needs."""
-
-    def price(usage: Usage) -> int:
-        return prices.cost(usage, registry.quota.prices) or 0
-
-    spend = Spend(calendar.ids, price)
+    spend = Spend(calendar.ids, partial(prices.counted, prices=registry.quota.prices))
     starts = [calendar.span(window, then.at).start for window in windows if window != "tree"]
     start = min([*starts, then.at - timedelta(minutes=BURN_MINUTES + 1)]).replace(tzinfo=None)
     # And all of an invocation that was in work when the window began: its claim is older.

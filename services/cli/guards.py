@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from bus.events.invocation import Usage
 from bus.spend import Calendar
 from services.cli import moment, output
 from services.cli.common import DEFAULTS, Common
@@ -114,10 +114,7 @@ async def _replay(session: Session, settings: tuple[str, ...], first: datetime, 
     base = Wanted(caps=present, loop=registry.loop)
     roles = [role.path for role in registry.roles.values()]
     wanted = parse(settings, base, roles, list(registry.projects))
-
-    def price(usage: Usage) -> int:
-        return prices.cost(usage, registry.quota.prices) or 0
-
+    price = partial(prices.counted, prices=registry.quota.prices)
     test = Backtest(wanted, Calendar(registry.quota.time_zone), price)
     async with aclosing(session.since(first)) as records:
         async for record in records:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from itertools import chain
 
 import msgspec
 
 from bus import errors
-from bus.events.invocation import Usage
 from bus.spend import Calendar
 from bus.store import CONTROL, INVOCATIONS, Recorded
 from services.daemon import Bus
@@ -19,7 +19,7 @@ from services.incident.ledger import scope
 from services.incident.postmortem import Bill, Findings, markdown
 from services.incident.state import Incident
 from services.incident.timeline import BESIDE, Line, timeline
-from services.monitor.tables import Tables, TablesUnanswered
+from services.monitor.tables import Tables, TablesUnanswered, timestamp
 from services.quota import caps, prices
 
 #: Events of INVOCATIONS that guards are replayed on, at most: the warden has other work.
@@ -78,7 +78,7 @@ class Drafter:
 
     async def _bill(self, since: datetime, until: datetime) -> Bill:
         try:
-            rows, _ = await self._tables.ask(_BILL, since=_sql(since), until=_sql(until))
+            rows, _ = await self._tables.ask(_BILL, since=timestamp(since), until=timestamp(until))
             return msgspec.convert(rows[0], Bill, strict=False)
         except (TablesUnanswered, msgspec.ValidationError) as exc:
             return Bill(problem=str(exc))
@@ -86,17 +86,15 @@ class Drafter:
     async def _replay(self, since: datetime, until: datetime) -> tuple[Backtest, str]:
         """The guards, replayed on what happened meanwhile; and why not all of it was."""
         registry = self._registry
-
-        def price(usage: Usage) -> int:
-            return prices.cost(usage, registry.quota.prices) or 0
-
         covers = caps.all_covers(registry, until)
         wanted = Wanted(
             caps={(cover.scope, cover.unit, cover.window): cover.cap // 2 for cover in covers},
             loop=_halved(registry.loop),
             max_attempts={role.path: 1 for role in registry.roles.values()},
         )
-        test = Backtest(wanted, Calendar(registry.quota.time_zone), price)
+        test = Backtest(
+            wanted, Calendar(registry.quota.time_zone), partial(prices.counted, prices=registry.quota.prices)
+        )
         try:
             first, count = await self._bus.store.since(INVOCATIONS, "inv.>", since)
         except errors.ServerError as exc:
@@ -117,8 +115,3 @@ class Drafter:
 def _halved(limits: LoopLimits) -> LoopLimits:
     halves = {name: max(1, getattr(limits, name) // 2) for name in limits.__struct_fields__}
     return msgspec.structs.replace(limits, **halves)
-
-
-def _sql(at: datetime) -> str:
-    """A moment as a timestamp of the tables: UTC, without an offset."""
-    return at.replace(tzinfo=None).isoformat(sep=" ")

@@ -104,7 +104,9 @@ class Tables:
         """The failures of lately by fingerprint; and how far the tables are behind, in events and seconds."""
         since = now - timedelta(seconds=limits.lately)
         before = since - timedelta(seconds=limits.lately * _WINDOWS)
-        rows, headers = await self.ask(f"{_ERRORS_SQL} LIMIT {_ERRORS}", since=_sql(since), before=_sql(before))
+        rows, headers = await self.ask(
+            f"{_ERRORS_SQL} LIMIT {_ERRORS}", since=timestamp(since), before=timestamp(before)
+        )
         found = []
         for row in _read(rows, _Error):
             windows = max(1.0, (row.over_s or 0.0) / limits.lately)
@@ -132,7 +134,7 @@ class Tables:
         )
 
 
-def _sql(at: datetime) -> str:
+def timestamp(at: datetime) -> str:
     """A moment as a timestamp of the tables: UTC, without an offset."""
     return at.replace(tzinfo=None).isoformat(sep=" ")
 

@@ -34,6 +34,11 @@ def cost(usage: Usage, prices: Mapping[str, Price]) -> int | None:
     return None if price is None else at_price(usage.input_tokens, usage.output_tokens, price)
 
 
+def counted(usage: Usage, prices: Mapping[str, Price]) -> int:
+    """What a use adds to a sum: what it costs, and nothing for a model without a price."""
+    return cost(usage, prices) or 0
+
+
 def at_price(input_tokens: int, output_tokens: int, price: Price) -> int:
     """What so many tokens cost, rounded up. A price per million tokens is one millionth of that per token."""
     exact = max(0, input_tokens) * _exact(price.input) + max(0, output_tokens) * _exact(price.output)

@@ -85,7 +85,7 @@ class Treasurer:
 
     def price(self, usage: Usage) -> int:
         """What a use costs at present prices, in millionths of a US dollar; 0 for a model without a price."""
-        return prices.cost(usage, self._registry.quota.prices) or 0
+        return prices.counted(usage, self._registry.quota.prices)
 
     @property
     def endpoints(self) -> dict[str, tuple[str, Callable[[Request], Awaitable[bytes]]]]:

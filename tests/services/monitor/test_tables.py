@@ -55,7 +55,7 @@ def test_errors_are_counted_against_their_past(database: duckdb.DuckDBPyConnecti
     # What a drill lets fail on purpose is no error of anybody's.
     fail(901, "drilled", timedelta(minutes=1), SANDBOX)
     since, before = NOW - timedelta(hours=1), NOW - timedelta(hours=169)
-    found = rows(database, tables._ERRORS_SQL, since=tables._sql(since), before=tables._sql(before))
+    found = rows(database, tables._ERRORS_SQL, since=tables.timestamp(since), before=tables.timestamp(before))
     assert [(r["fingerprint"], r["path"], r["lately"], r["earlier"], r["last_seq"]) for r in found] == [
         ("new", "shop/coder", 5, 0, 5),
         ("old", "shop/coder", 1, 9, 109),
