@@ -165,6 +165,17 @@ class Home:
             os.close(descriptor)
         return None
 
+    def running(self) -> LauncherRecord:
+        """Who runs the fleet right now.
+
+        Raises:
+            HomeUnusable: nobody does, or its record cannot be read.
+        """
+        record = self.launcher()
+        if record is None:
+            raise errors.HomeUnusable(f"no launcher runs in {self.path}; start the fleet: {self.launch('')}")
+        return record
+
     @contextmanager
     def lock(self, boot_id: str, now: datetime) -> Iterator[LauncherRecord]:
         """Be the one launcher of this home. The directories must be there.

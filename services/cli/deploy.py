@@ -55,10 +55,7 @@ async def deploy(
         raise UsageError("expected --reason to say why, got: nothing")
     async with operator(common) as session:
         home = session.home
-        if home.launcher() is None:
-            raise errors.HomeUnusable(
-                f"no launcher runs in {home.path}; start the fleet: systems up --home {home.path}"
-            )
+        home.running()
         action = rollout.action(
             session.bus,
             home,

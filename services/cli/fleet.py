@@ -170,8 +170,7 @@ async def start(name: str = "", *, common: Common = DEFAULTS) -> int:
         The daemon as `systems status` shows it; all that are down if left out.
     """
     home = resolve(common.home, os.environ)
-    if home.launcher() is None:
-        raise errors.HomeUnusable(f"no launcher runs in {home.path}; start the fleet: systems up --home {home.path}")
+    home.running()
     known = [child.name for child in (await control.ask(home, control.Status())).children]
     if name and name not in known:
         raise errors.UnknownName("daemon", name, known)

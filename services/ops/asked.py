@@ -49,8 +49,7 @@ async def restart(
         UnknownName: there is no such daemon.
         ActionRefused, ActionFailed: it was not begun, or failed.
     """
-    if home.launcher() is None:
-        raise errors.HomeUnusable(f"no launcher runs in {home.path}; start the fleet: systems up --home {home.path}")
+    home.running()
     known = [child.name for child in (await control.ask(home, control.Status())).children]
     if daemon not in (*known, LAUNCHER):
         raise errors.UnknownName("daemon", daemon, [*known, LAUNCHER])

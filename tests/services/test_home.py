@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -112,6 +113,18 @@ def test_home_has_one_launcher(home: Home) -> None:
     assert home.launcher() is None
     with home.lock("next", NOW):
         pass
+
+
+def test_home_without_a_launcher_says_how_to_start_one(tmp_path: Path) -> None:
+    """Who needs a launcher is told that none runs, with a line to paste that holds whatever is in a path."""
+    home = Home(tmp_path / "my home")
+    home.prepare()
+    with pytest.raises(errors.HomeUnusable) as no:
+        home.running()
+    _, _, command = str(no.value).partition("start the fleet: ")
+    assert shlex.split(command) == [homes.SYSTEMS, "up", "--detach", "--home", str(home.path)]
+    with home.lock("boot", NOW) as record:
+        assert home.running() == record
 
 
 def test_lock_of_a_killed_launcher_is_no_obstacle(home: Home) -> None:
