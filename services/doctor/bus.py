@@ -35,7 +35,7 @@ async def look(home: Home, where: Context | None) -> list[Check]:
     except errors.ServerTooOld as exc:
         return [*found, failure("bus", str(exc), "upgrade the server")]
     except errors.BusUnreachable as exc:
-        return [*found, failure("bus", str(exc), f"systems up --detach --home {home.path}")]
+        return [*found, failure("bus", str(exc), home.launch(""))]
     try:
         return [*found, *await _of(bus)]
     finally:

@@ -145,14 +145,14 @@ def _remains(home: Home) -> Iterator[Check]:
         yield failure("leftovers", f"process {pid} of a launcher that is gone: {command[:100]}", f"kill {pid}")
     if home.server_file.exists():
         found = f"{home.server_file} names a server of a launcher that was killed"
-        yield warning("leftovers", found, f"systems up --detach --home {home.path}, or rm {home.server_file}")
+        yield warning("leftovers", found, f"{home.launch('')}, or rm {home.server_file}")
     if home.launcher_file.exists():
         try:
             record: object = msgspec.json.decode(home.launcher_file.read_bytes(), type=dict[str, object]).get("pid")
         except (OSError, msgspec.DecodeError):
             record = "unknown"
         found = f"{home.launcher_file} of a launcher that was killed (pid {record}); its lock is free"
-        yield warning("leftovers", found, f"systems up --detach --home {home.path}, which replaces it")
+        yield warning("leftovers", found, f"{home.launch('')}, which replaces it")
 
 
 def _processes(home: Home) -> Iterator[tuple[int, str]]:
