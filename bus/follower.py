@@ -71,10 +71,7 @@ class Follower:
     @property
     def last_answer_at(self) -> float | None:
         """Loop time of the server's last word on this stream, a message or an empty pull."""
-        if self._puller is None:
-            return None
-        seen = [t for t in (self._puller.last_message_at, self._puller.last_empty_at) if t is not None]
-        return max(seen, default=None)
+        return self._puller.last_answer_at if self._puller is not None else None
 
     async def batches(self, limit: int = 500) -> AsyncGenerator[list[wire.Delivery], None]:
         """Messages as they come, at most `limit` at a time."""

@@ -81,6 +81,11 @@ class Puller:
         self.last_message_at: float | None = None
         self.last_empty_at: float | None = None
 
+    @property
+    def last_answer_at(self) -> float | None:
+        """Loop time of the server's last word on the consumer, a message or an empty pull."""
+        return max((at for at in (self.last_message_at, self.last_empty_at) if at is not None), default=None)
+
     async def open(self) -> None:
         """Start pulling."""
         self._since = self._connection.up_since

@@ -63,11 +63,10 @@ class Source:
     @property
     def last_answer_at(self) -> datetime | None:
         """When the server last said anything about the stream."""
-        seen = () if self._puller is None else (self._puller.last_message_at, self._puller.last_empty_at)
-        times = [at for at in seen if at is not None]
-        if not times:
+        answered = self._puller.last_answer_at if self._puller is not None else None
+        if answered is None:
             return None
-        return self._bus.author.now() - timedelta(seconds=asyncio.get_running_loop().time() - max(times))
+        return self._bus.author.now() - timedelta(seconds=asyncio.get_running_loop().time() - answered)
 
     async def open_first(self) -> None:
         """Make the consumer if there is none, and find where to begin: :attr:`floor`, :attr:`suspect_until`."""
