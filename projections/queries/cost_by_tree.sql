@@ -4,5 +4,5 @@
 SELECT root, asked, actor, requested_at, invocations, unfinished, dead, depth, attempts, input_tokens, output_tokens, cost_usd, first_seq, last_seq
 FROM v_cost_by_tree
 WHERE last_at >= $since
-ORDER BY cost_usd DESC NULLS LAST, input_tokens + output_tokens DESC
+ORDER BY cost_usd DESC NULLS LAST, input_tokens + output_tokens DESC, first_seq
 LIMIT $most

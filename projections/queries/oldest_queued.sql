@@ -4,5 +4,5 @@
 SELECT project || '/' || role AS role, id, seconds_since(since) AS waits_s, requested_at, attempts, generation, actor, requested_seq AS seq
 FROM invocations
 WHERE state = 'queued' AND ($role = '' OR project || '/' || role = $role)
-ORDER BY since
+ORDER BY since, requested_seq
 LIMIT $most

@@ -11,4 +11,4 @@ SELECT
 FROM invocations
 WHERE requested_at >= $since AND wait_ms IS NOT NULL
 GROUP BY ALL
-ORDER BY p95_ms DESC
+ORDER BY p95_ms DESC, role

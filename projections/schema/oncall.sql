@@ -75,7 +75,7 @@ timed AS (
 SELECT t.project, t.role, t.id, t.outcome, t.ended_at, t.run_ms, u.p50_ms, u.p95_ms, u.p99_ms, t.run_ms / nullif(u.p50_ms, 0) AS times, u.completed, t.runner, t.claimed_seq, t.seq
 FROM timed AS t JOIN usual AS u USING (project, role)
 WHERE t.run_ms > u.p95_ms
-ORDER BY times DESC NULLS LAST
+ORDER BY times DESC NULLS LAST, seq DESC
 LIMIT 100;
 COMMENT ON VIEW v_slow IS 'Attempts of the last day, and those under way, that take longer than 95 of 100 of their role; the most unusual first';
 COMMENT ON COLUMN v_slow.outcome IS 'completed, or running';

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import duckdb
 import pytest
@@ -18,8 +19,9 @@ _SQL = {
     "health": "SELECT what, seq FROM v_health WHERE looked_at = 'rubbish of the last day'",
     "tree": "SELECT asked, actor FROM v_cost_by_tree WHERE root = 'tree'",
     "bill": "SELECT error_kind, error_fingerprint FROM v_failure_bill WHERE root = 'tree'",
-    "waits": named.load([named.FOLDER])["waits"].sql.replace("$since", f"TIMESTAMP '{START:%Y-%m-%d}'"),
 }
+#: Named queries of which the one shows a row of several, and the others the first few of more.
+_NAMED = ("waits", "cost_by_tree", "failure_bills", "oldest_queued", "slowest")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,8 @@ def day() -> Iterator[duckdb.DuckDBPyConnection]:
     for _ in ORDERS:
         log.asked("ledger/clerk")
         log.invocation(log.asked("ledger/reader"), claimed())
-        log.wait(seconds=-3)
+        log.invocation(log.asked("ledger/writer"), claimed(), failed())
+        log.wait(seconds=-6)
     connection = log.tables()
     connection.execute(f"CREATE OR REPLACE MACRO moment() AS TIMESTAMP '{log.now():%Y-%m-%d %H:%M:%S}'")
     yield connection
@@ -56,12 +59,29 @@ def _come_upon(day: duckdb.DuckDBPyConnection, order: str) -> None:
         day.execute(f"INSERT INTO hot.{table} FROM lies ORDER BY {order.replace('seq', key)}")
 
 
+def _asked_for(day: duckdb.DuckDBPyConnection, sql: str, given: dict[str, object] | None = None) -> list[list[Any]]:
+    """The rows of a statement, for each order in which they may be come upon."""
+    found = []
+    for order in ORDERS:
+        _come_upon(day, order)
+        found.append(day.execute(sql, given).fetchall())
+    return found
+
+
 @pytest.mark.parametrize("what", sorted(_SQL))
 def test_of_rows_that_tie_one_is_named(day: duckdb.DuckDBPyConnection, what: str) -> None:
     """Of rows that tie the same one is named in whatever order they lie, and by each column."""
-    said = []
-    for order in ORDERS:
-        _come_upon(day, order)
-        said.append(sorted(day.execute(_SQL[what]).fetchall()))
-    assert said[0] == said[1]
-    assert said[0]
+    first, second = _asked_for(day, _SQL[what])
+    assert first == second
+    assert first
+
+
+@pytest.mark.parametrize("name", _NAMED)
+def test_of_rows_that_tie_a_named_query_shows_the_same(day: duckdb.DuckDBPyConnection, name: str) -> None:
+    """A named query that shows some of the rows that tie shows the same of them, in the same order, however they lie."""
+    query = named.load([named.FOLDER])[name]
+    values = {"since": START.replace(tzinfo=None), "role": "", "most": 2}
+    given = {parameter.name: values[parameter.name] for parameter in query.parameters}
+    first, second = _asked_for(day, query.sql, given)
+    assert first == second
+    assert first
