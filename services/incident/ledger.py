@@ -36,7 +36,7 @@ def fold(incidents: dict[int, Incident], record: Recorded) -> None:
     What has no number is nobody's. Rubbish among an incident's events moves its fence and nothing else.
     """
     token = record.subject.split(".")[2]
-    if not token.isdigit():
+    if not token.isdecimal():
         return
     number = int(token)
     state = incidents.get(number)
@@ -76,7 +76,7 @@ class Ledger:
         if record.seq <= self._position:
             return
         self._position = record.seq
-        if record.subject.endswith(".declared"):
+        if record.subject.split(".")[3:] == ["declared"]:
             self._begun = record.seq
         fold(self.incidents, record)
 

@@ -236,7 +236,13 @@ def test_incident_acknowledgement_has_one_owner() -> None:
 
 @pytest.mark.parametrize(
     ("subject", "fence"),
-    [("ctl.incident.1.closed", 9), ("ctl.incident.one.closed", 1), ("ctl.incident.2.closed", 1)],
+    [
+        ("ctl.incident.1.closed", 9),
+        ("ctl.incident.1.closed.twice", 9),
+        ("ctl.incident.2.closed", 1),
+        ("ctl.incident.one.closed", 1),
+        ("ctl.incident.\u00b9.closed", 1),
+    ],
 )
 def test_incident_fold_of_rubbish_moves_a_fence_and_nothing_else(subject: str, fence: int) -> None:
     """Rubbish changes nothing of the incident that it names but the fence, and makes no other one."""
