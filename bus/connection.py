@@ -182,7 +182,7 @@ class Connection:
 
 def version(text: str) -> tuple[int, ...]:
     """``2.15.1-beta`` as ``(2, 15, 1)``."""
-    return tuple(int(part) for part in text.split("-", 1)[0].split(".") if part.isdigit())
+    return tuple(int(part) for part in text.split("-", 1)[0].split(".") if part.isdecimal())
 
 
 async def connect(credentials: Credentials, name: str, *, wait: bool = False) -> Connection:

@@ -144,5 +144,5 @@ async def newest(bus: Bus) -> str:
 
 def newest_of(ids: Iterable[str]) -> str:
     """The last of some freezes of the real switch; empty for none. Pure."""
-    real = [id_ for id_ in ids if id_.startswith(REAL.letter) and id_[1:].isdigit()]
+    real = [id_ for id_ in ids if id_.startswith(REAL.letter) and id_[1:].isdecimal()]
     return max(real, key=lambda id_: int(id_[1:]), default="")

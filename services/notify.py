@@ -131,7 +131,7 @@ def of(environ: Mapping[str, str], status: Callable[[], str]) -> Notifier | None
         return None
     mine = environ.get("WATCHDOG_PID", "") in {"", str(os.getpid())}
     micros = environ.get("WATCHDOG_USEC", "") if mine else ""
-    if micros and not micros.isdigit():
+    if micros and not micros.isdecimal():
         log.warning("watchdog_time_unreadable", got=micros, expected="microseconds in WATCHDOG_USEC")
         micros = ""
     return Notifier(address, int(micros or 0) / 1e6, status)

@@ -250,7 +250,7 @@ async def diff(first: str = "", second: str = "", /, *, fleet: Path | None = Non
 
 
 def _revision(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise UsageError(f"expected a revision, a number as `systems config history` shows it, got: {text!r}")
     return int(text)
 

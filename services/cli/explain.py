@@ -104,7 +104,7 @@ async def _conditions(ask: Any, table: str, keys: tuple[str, ...]) -> tuple[str,
 
 
 def _sequence(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise UsageError(f"expected a sequence of the stream, got: {text!r}")
     return int(text)
 

@@ -137,7 +137,7 @@ def number(text: str) -> int:
     Raises:
         UsageError: it is none.
     """
-    if not text.isdigit():
+    if not text.isdecimal():
         raise UsageError(f"expected a revision, a number as `history` shows it, got: {text!r}")
     return int(text)
 

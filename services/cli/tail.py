@@ -64,7 +64,7 @@ async def tail(
         raise UsageError(
             f"expected --since with a subject of the log (inv., ctl. or dlq.), got: {subject!r}, which is not kept"
         )
-    if since is not None and since.isdigit() and filters is not None and len(filters) != 1:
+    if since is not None and since.isdecimal() and filters is not None and len(filters) != 1:
         raise UsageError("expected a subject with --since SEQUENCE, got none: each stream counts for itself")
     async with operator(common) as session:
         records = _live(session, subject) if filters is None else _logged(session, filters, since)
@@ -166,7 +166,7 @@ class _Source:
         state = (await bus.connection.api(f"STREAM.INFO.{self._stream}"))["state"]
         self._last = last.seq if last is not None else 0
         start = state["last_seq"] + 1
-        if since is not None and since.isdigit():
+        if since is not None and since.isdecimal():
             start = max(1, int(since))
         elif since is not None:
             moment = datetime.now(UTC) - timedelta(seconds=durations.seconds(since))

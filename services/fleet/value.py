@@ -99,7 +99,7 @@ def _why(value: bytes, kind: Any, known: checks.Known, exc: Exception) -> str:
 def _with_line(message: str, value: bytes) -> str:
     """Msgspec tells the byte; people look for a line."""
     place = message.rpartition("byte ")[2].rstrip(")")
-    if not place.isdigit():
+    if not place.isdecimal():
         return message
     line = value.count(b"\n", 0, int(place)) + 1
     return f"line {line}: {message}"

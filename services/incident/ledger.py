@@ -87,7 +87,7 @@ class Ledger:
             UnknownName: there is none.
         """
         number = text.strip().removeprefix("#")
-        found = self.incidents.get(int(number)) if number.isdigit() else None
+        found = self.incidents.get(int(number)) if number.isdecimal() else None
         if found is None:
             raise errors.UnknownName("incident", text, map(str, sorted(self.incidents)))
         return found

@@ -91,6 +91,6 @@ async def look(bus: Bus, now: datetime) -> tuple[IncidentLine, ...]:
     last = {record.subject.split(".")[2]: record for record in sorted(turns, key=lambda record: record.seq)}
     records: list[Recorded] = []
     for token, turn in last.items():
-        if token.isdigit() and not turn.subject.endswith(".closed"):
+        if token.isdecimal() and not turn.subject.endswith(".closed"):
             records += [record async for record in bus.store.read(CONTROL, scope(int(token)))]
     return lines(records, now)

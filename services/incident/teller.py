@@ -94,7 +94,7 @@ class Teller:
         token = delivery.subject.split(".")[2]
         stored_at = datetime.fromtimestamp(delivery.stored_ns / 1e9, UTC)
         record = read(delivery.seq, delivery.subject, stored_at, delivery.data)
-        if record.data is None or not token.isdigit():
+        if record.data is None or not token.isdecimal():
             return
         await self._ledger.catch_up()
         incident = self._ledger.incidents.get(int(token))

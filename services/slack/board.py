@@ -107,7 +107,7 @@ def severity_of(record: Recorded, board: Board) -> Severity:
     if isinstance(record.data, finding.Closed | finding.Silenced | finding.Unsilenced):
         told = board.findings.get(tokens[2])
         return told.finding.severity if told else Severity.CONCERN
-    if tokens[1] == "incident" and tokens[2].isdigit() and not isinstance(record.data, incident.Declared):
+    if tokens[1] == "incident" and tokens[2].isdecimal() and not isinstance(record.data, incident.Declared):
         state = board.incidents.get(int(tokens[2]))
         return state.severity if state else Severity.CONCERN
     found = getattr(record.data, "severity", Severity.CONCERN)

@@ -196,7 +196,9 @@ def _finding(record: Recorded, kind: str, board: Board, fleet: Fleet, before: To
 
 def _incident(record: Recorded, kind: str, board: Board, fleet: Fleet) -> Iterator[Notice]:
     number = record.subject.split(".")[2]
-    state = board.incidents.get(int(number)) if number.isdigit() else None
+    if not number.isdecimal():
+        return  # nobody's: incidents have numbers
+    state = board.incidents.get(int(number))
     if isinstance(record.data, inc.PageDue):
         yield from _page(record, kind, board, int(number))
         return

@@ -120,7 +120,7 @@ def chosen(said: Said) -> Filter:
     """
     role = said.option("role") or (said.word(0) if said.spec.name == "dlq" else "")
     limit = said.option("limit")
-    if limit and not (limit.isdigit() and int(limit) > 0):
+    if limit and not (limit.isdecimal() and int(limit) > 0):
         raise BadAsk(f"expected --limit to be at least 1, got: {limit}")
     old = said.option("older-than")
     wanted = Filter(

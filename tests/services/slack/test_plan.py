@@ -217,3 +217,11 @@ def test_every_shown_event_has_words() -> None:
     dead = invocation.DeadLettered(reason=DeathReason.ATTEMPTS_SPENT, attempts=3)
     (notice,) = Log().invocation("blog/writer", dead)
     assert [button.action for button in notice.message.buttons] == ["dead_letter_redrive", "dead_letter_discard"]
+
+
+def test_incident_without_a_number_is_nobodys() -> None:
+    """An event of an incident that has no number, which anybody can publish, is shown nowhere and calls nobody."""
+    log = Log()
+    declared = incident.Declared(title="Fire", severity=Severity.ULTRA, by="ann", since=_NOW)
+    order = incident.PageDue(page="p", person="ann", way="slack", carrier=incident.Carrier.SLACK, policy="night")
+    assert [log.control("one", event) for event in (declared, order)] == [(), ()]
