@@ -285,7 +285,10 @@ class Gate:
                             self._take(entry.key, entry.value)
                         self._tell()
             except errors.BusError as exc:
-                log.warning("trips_unwatched", error=str(exc), again_s=_LOOK_S)
+                missing = isinstance(exc, errors.ServerError) and exc.code == wire.Code.STREAM_NOT_FOUND
+                # A bus that is being made has nothing yet that a trip could refuse: no news for whoever finds it so.
+                told = log.info if missing and await self._nothing_to_freeze() else log.warning
+                told("trips_unwatched", error=str(exc), again_s=_LOOK_S)
                 await asyncio.sleep(_LOOK_S)
 
     def _take(self, key: str, value: bytes) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from bus import gate as gates
+from bus import plan, trips
 from bus import topology as shape
-from bus import trips
 from bus.bucket import Bucket
 from bus.connection import Connection
 from bus.flags import Mode
@@ -19,6 +21,8 @@ from bus.publisher import Publisher
 from bus.refusal import GuardRefused, Reason, Refusal
 from bus.server import EmbeddedServer
 from bus.store import Store
+
+STREAMS = shape.Topology(streams=shape.streams())
 
 
 @pytest.fixture
@@ -99,6 +103,25 @@ async def test_gate_refuses_when_the_flags_cannot_be_read(
     await server.start()
     monkeypatch.setattr(gates, "STALE_S", 5.0)
     await gate.opened()
+
+
+@pytest.mark.parametrize(("is_made", "level"), [(False, "info"), (True, "warning")])
+async def test_gate_without_trips_warns_where_there_is_a_log(
+    connection: Connection, publisher: Publisher, until: Callable[..., Any], is_made: bool, level: str
+) -> None:
+    """That nobody can say what tripped is a warning, but not on a server that has no bus yet."""
+    if is_made:
+        await plan.apply(connection, STREAMS, await plan.plan(connection, STREAMS))
+        await connection.api("STREAM.DELETE.KV_trips")
+    store = Store(connection, publisher)
+    gate = Gate(connection, store, lambda name: Bucket(name, connection, publisher, store))
+    # A test of a fleet in the same process leaves the command line's way of logging behind: nothing less than warnings.
+    structlog.reset_defaults()
+    with capture_logs() as told:
+        await gate.open()
+        await until(lambda: any(one["event"] == "trips_unwatched" for one in told))
+        await gate.close()
+    assert {one["log_level"] for one in told if one["event"] == "trips_unwatched"} == {level}
 
 
 async def test_every_write_path_is_named_or_refused(
