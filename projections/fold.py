@@ -11,6 +11,7 @@ used by one thread at a time. Nothing here begins or ends a transaction.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from importlib.resources import files as package_files
 from pathlib import Path
 
@@ -56,6 +57,12 @@ _FOLD = (
     "decisions",
     "cards",
 )
+#: Those that fold each invocation from its own events, whatever happens to all others.
+OF_INVOCATIONS = ("change", "folded", "recall", "invocations", "claims")
+#: Those that fold each hour from the events that were stored in it.
+OF_HOURS = ("spend",)
+#: All others: each of their rows may come from any moment.
+OF_ALL = tuple(name for name in _FOLD if name not in OF_INVOCATIONS + OF_HOURS)
 #: How a file of the fold names the events that it has to run for.
 _READS = "-- reads: "
 
@@ -203,12 +210,25 @@ def append(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("INSERT INTO hot.log SELECT * FROM batch")
 
 
-def apply(connection: duckdb.DuckDBPyConnection) -> None:
-    """Fold the rows of the relation ``batch`` into the tables, inside the caller's transaction."""
+def reads(name: str) -> str:
+    """The rows of the log that a file of the fold reads, as SQL over its columns: all of them, and perhaps some more."""
+    pairs = [tuple(pair.split(".")) for pair in sorted(_reads[name])]
+    nouns, events = sorted({noun for noun, _ in pairs}), sorted({event for _, event in pairs})
+    found = f"noun IN ({', '.join(map(quoted, nouns))})"
+    return found if "*" in events else f"{found} AND event IN ({', '.join(map(quoted, events))})"
+
+
+def apply(connection: duckdb.DuckDBPyConnection, files: Collection[str] = _FOLD) -> None:
+    """Fold the rows of the relation ``batch`` into the tables, inside the caller's transaction.
+
+    Args:
+        connection: has the tables, and the relation.
+        files: which of the fold run; the others' tables stay as they are.
+    """
     found = connection.execute("SELECT DISTINCT noun, event FROM batch WHERE noun IS NOT NULL").fetchall()
     there = {f"{noun}.{event}" for noun, event in found} | {f"{noun}.*" for noun, _ in found}
     for name, text in _fold.items():
-        if there.isdisjoint(_reads[name]):
+        if name not in files or there.isdisjoint(_reads[name]):
             continue
         if name == "recall":
             _recall(connection, text)

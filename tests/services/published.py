@@ -11,6 +11,7 @@ from bus.connection import Connection
 from bus.follower import Follower
 from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS
 from projections import decode, fold
+from tests.projections.looked_back import stamp
 
 
 async def publish(connection: Connection, file: Path) -> Path:
@@ -27,6 +28,7 @@ async def publish(connection: Connection, file: Path) -> Path:
                 break
     with duckdb.connect(str(file)) as database:
         fold.create(database)
+        stamp(database)
         database.register("batch", pa.concat_tables(tables))
         fold.apply(database)
         fold.append(database)
