@@ -25,6 +25,7 @@ from tests.bench import (
     machine,
     memory,
     monitor,
+    past,
     projection,
     reload,
     reservation,
@@ -54,7 +55,7 @@ MEASUREMENTS = {
     "slack": slack.measure,
 }
 #: Measured only when they are named: they take many minutes.
-OPTIONAL = {"history": history.measure}
+OPTIONAL = {"history": history.measure, "past": past.measure}
 
 
 async def run(names: list[str], scale: Scale) -> Report:
