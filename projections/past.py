@@ -65,6 +65,8 @@ class Past(msgspec.Struct, frozen=True):
     begins: datetime
     #: When the last one was stored that the published file holds.
     ends: datetime
+    #: Why the whole log was folded; empty: what had not changed since was taken over.
+    whole: str = ""
 
 
 @contextmanager
@@ -105,7 +107,7 @@ def _folded(connection: duckdb.DuckDBPyConnection, file: Path, at: datetime, roo
     begins, ends = _opened(connection, file, at)
     moment = f"TIMESTAMP '{at.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}'"
     try:
-        _look_back(connection, moment)
+        whole = _look_back(connection, moment)
     except duckdb.OutOfMemoryException as exc:
         raise PastTooLarge(
             f"expected the tables of {at:%Y-%m-%d %H:%M:%S} UTC to fit into {room.memory_mb:,} MB of memory and {room.spill_mb:,} MB of disk, "
@@ -113,7 +115,7 @@ def _folded(connection: duckdb.DuckDBPyConnection, file: Path, at: datetime, roo
         ) from exc
     connection.execute(f"CREATE OR REPLACE MACRO moment() AS {moment}")
     connection.execute(f"CREATE MACRO now() AS make_timestamptz(epoch_us({moment}))")
-    return Past(at, connection, begins, ends)
+    return Past(at, connection, begins, ends, whole)
 
 
 def _opened(connection: duckdb.DuckDBPyConnection, file: Path, at: datetime) -> tuple[datetime, datetime]:
@@ -134,14 +136,15 @@ def _utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC)
 
 
-def _look_back(connection: duckdb.DuckDBPyConnection, moment: str) -> None:
-    """Make the tables of a moment, which is written as SQL."""
+def _look_back(connection: duckdb.DuckDBPyConnection, moment: str) -> str:
+    """Make the tables of a moment, which is written as SQL: why nothing was taken over, empty if it was."""
     fold.create(connection)
     # The log is not copied: the past one is a look at the published one.
     connection.execute("DROP TABLE hot.log")
     connection.execute(f"CREATE VIEW hot.log AS SELECT * FROM {_LOG} WHERE stored_at <= {moment}")  # noqa: S608
     hour = f"date_trunc('hour', {moment})"
-    if _is_ours(connection):
+    why = _unlike(connection)
+    if not why:
         last = _last(connection)
         _find(connection, moment, last)
         _fold_invocations(connection)
@@ -153,18 +156,23 @@ def _look_back(connection: duckdb.DuckDBPyConnection, moment: str) -> None:
         _fold_invocations(connection)
         _fold(connection, fold.OF_HOURS)
     _fold(connection, fold.OF_ALL)
+    return why
 
 
-def _is_ours(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Whether the published tables are what these statements would have made of the log, and can be read whole."""
+def _unlike(connection: duckdb.DuckDBPyConnection) -> str:
+    """Why the published tables are not what these statements would have made of the log; empty: they are."""
     try:
         made = connection.execute(f"SELECT version FROM {_PUBLISHED}.hot.made").fetchall()  # noqa: S608
+        if made != [(VERSION,)]:
+            return "another version made its tables"
         for view in ("all_invocations", "all_claims"):
             # Binding it looks for each file behind it.
             connection.execute(f"FROM {_PUBLISHED}.hot.{view} LIMIT 0").fetchall()
-    except (duckdb.CatalogException, duckdb.IOException):
-        return False
-    return made == [(VERSION,)]
+    except duckdb.CatalogException:
+        return "its tables do not say what made them"
+    except duckdb.IOException as exc:
+        return f"cold files are gone: {str(exc).splitlines()[0]}"
+    return ""
 
 
 def _last(connection: duckdb.DuckDBPyConnection) -> int:
@@ -180,19 +188,22 @@ def _find(connection: duckdb.DuckDBPyConnection, moment: str, last: int) -> None
 
     The server's clock may have gone back: an event up to `last` may have been stored after the moment.
     """
+    all_ = f"{_PUBLISHED}.hot.all_invocations"
     connection.execute(
         f"""CREATE TABLE hot.went_on AS
-        SELECT project, role, id FROM {_PUBLISHED}.hot.all_invocations WHERE first_seq <= {last} AND last_seq > {last}
+        SELECT project, role, id, first_seq FROM {all_} WHERE first_seq <= {last} AND last_seq > {last}
         UNION
-        SELECT project, role, key FROM {_LOG} WHERE noun = 'invocation' AND seq <= {last} AND stored_at > {moment}"""  # noqa: S608
+        SELECT i.project, i.role, i.id, i.first_seq
+        FROM {all_} AS i JOIN {_LOG} AS l ON l.key = i.id AND l.role = i.role AND l.project = i.project
+        WHERE l.noun = 'invocation' AND l.seq <= {last} AND l.stored_at > {moment}"""  # noqa: S608
     )
     connection.execute(
         "COMMENT ON TABLE hot.went_on IS 'Invocations that got events since: folded anew up to the moment'"
     )
+    ((first,),) = connection.execute("SELECT coalesce(min(first_seq), 0) FROM hot.went_on").fetchall()
     connection.execute(
-        """CREATE TEMP TABLE reread AS SELECT l.seq FROM hot.log AS l
-        WHERE l.noun = 'invocation'
-            AND EXISTS (FROM hot.went_on AS w WHERE w.id = l.key AND w.role = l.role AND w.project = l.project)"""
+        f"""CREATE TEMP TABLE reread AS SELECT seq FROM hot.log
+        WHERE noun = 'invocation' AND seq >= {first} AND (key, role, project) IN (SELECT id, role, project FROM hot.went_on)"""  # noqa: S608
     )
 
 

@@ -101,7 +101,8 @@ def looking_back(file: Path, at: datetime) -> Iterator[Past]:
     """
     with past(file, at) as then:
         late = f"; the file ends {then.ends:%Y-%m-%d %H:%M:%S} UTC" if then.ends < then.at else ""
-        output.note(f"systems: as of {then.at:%Y-%m-%d %H:%M:%S} UTC, folded from {file}{late}")
+        whole = f"; all of it was folded: {then.whole}" if then.whole else ""
+        output.note(f"systems: as of {then.at:%Y-%m-%d %H:%M:%S} UTC, folded from {file}{late}{whole}")
         yield then
 
 

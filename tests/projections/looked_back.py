@@ -11,7 +11,7 @@ import duckdb
 from bus.wire import Delivery
 from projections import fold, history
 from projections.archive import register, segment
-from projections.database import POSITIONS, VERSION
+from projections.database import POSITIONS, VERSION, transaction
 from projections.decode import decode
 from tests.projections.test_fold import cut, take
 
@@ -35,11 +35,14 @@ def publish(
     cold = history.Cold(home, rows=chance.choice([0, 1, 3]) if cold_rows is None else cold_rows)
     batches = {name: cut(found, [chance.randint(0, len(found)) for _ in range(3)]) for name, found in streams.items()}
     with duckdb.connect(str(file)) as connection:
-        fold.create(connection)
-        stamp(connection)
+        # Each transaction waits for the disk.
+        with transaction(connection):
+            fold.create(connection)
+            stamp(connection)
         while left := [name for name in batches if batches[name]]:
             name = chance.choice(left)
-            take(connection, name, batches[name].pop(0))
+            with transaction(connection):
+                take(connection, name, batches[name].pop(0))
             if chance.random() < 0.3:
                 archive(connection, home, name)
             if chance.random() < 0.5 or cold_rows is not None:

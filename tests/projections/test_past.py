@@ -70,14 +70,18 @@ def contents(connection: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[obje
     return found | {"events": log}
 
 
-def check(file: Path, tables: duckdb.DuckDBPyConnection, at: datetime, streams: dict[str, list[Delivery]]) -> None:
-    """A look back shows what the log up to then folds to, whole."""
+def check(
+    file: Path, tables: duckdb.DuckDBPyConnection, at: datetime, streams: dict[str, list[Delivery]], whole: str = ""
+) -> None:
+    """A look back shows what the log up to then folds to; why it took nothing over is said."""
     tables.execute("BEGIN")
     fill(tables, streams, at)
     wanted = contents(tables)
     tables.execute("ROLLBACK")
     with past(file, at) as then:
         assert contents(then.connection) == wanted
+        assert then.whole.startswith(whole)
+        assert bool(then.whole) == bool(whole)
 
 
 @pytest.mark.soak
@@ -158,20 +162,22 @@ def test_a_clock_that_went_back(tmp_path: Path) -> None:
         ]
 
 
-def _of_another_version(file: Path) -> None:
+def _of_another_version(file: Path) -> str:
     with duckdb.connect(str(file)) as connection:
         connection.execute("UPDATE hot.made SET version = 'another'")
         connection.execute("DELETE FROM hot.invocations")
+    return "another version made its tables"
 
 
-def _without_cold_files(file: Path) -> None:
+def _without_cold_files(file: Path) -> str:
     for cold in (file.parent / "history").glob("*/claims/*.parquet"):
         cold.unlink()
+    return "cold files are gone: IO Error: "
 
 
 @pytest.mark.parametrize("spoil", [_of_another_version, _without_cold_files])
 def test_tables_that_cannot_be_taken_over(
-    tables: duckdb.DuckDBPyConnection, tmp_path: Path, spoil: Callable[[Path], None]
+    tables: duckdb.DuckDBPyConnection, tmp_path: Path, spoil: Callable[[Path], str]
 ) -> None:
     """Of tables of another version, or with cold files that are gone, nothing is believed but the log."""
     stream = Stream(INVOCATIONS, random.Random(1), (1_000_000,))
@@ -179,8 +185,8 @@ def test_tables_that_cannot_be_taken_over(
     streams = {INVOCATIONS: stream.deliveries}
     file = publish(tmp_path, streams, random.Random(1), cold_rows=0)
     assert list((tmp_path / "history").glob("*/claims/*.parquet"))
-    spoil(file)
-    check(file, tables, stream.at, streams)
+    why = spoil(file)
+    check(file, tables, stream.at, streams, why)
 
 
 def test_too_little_room_is_a_sentence(published: tuple[Written, Path]) -> None:
