@@ -188,15 +188,18 @@ def _find(connection: duckdb.DuckDBPyConnection, moment: str, last: int) -> None
 
     The server's clock may have gone back: an event up to `last` may have been stored after the moment.
     """
-    all_ = f"{_PUBLISHED}.hot.all_invocations"
+    begun = f"SELECT project, role, id, first_seq FROM {_PUBLISHED}.hot.all_invocations"  # noqa: S608
+    connection.execute(f"CREATE TABLE hot.went_on AS {begun} WHERE first_seq <= {last} AND last_seq > {last}")
     connection.execute(
-        f"""CREATE TABLE hot.went_on AS
-        SELECT project, role, id, first_seq FROM {all_} WHERE first_seq <= {last} AND last_seq > {last}
-        UNION
-        SELECT i.project, i.role, i.id, i.first_seq
-        FROM {all_} AS i JOIN {_LOG} AS l ON l.key = i.id AND l.role = i.role AND l.project = i.project
-        WHERE l.noun = 'invocation' AND l.seq <= {last} AND l.stored_at > {moment}"""  # noqa: S608
+        f"""CREATE TEMP TABLE ahead AS SELECT DISTINCT project, role, key AS id
+        FROM {_LOG} WHERE noun = 'invocation' AND seq <= {last} AND stored_at > {moment}"""  # noqa: S608
     )
+    if connection.execute("SELECT 1 FROM ahead LIMIT 1").fetchone() is not None:
+        # Not else: the join would read all ids to find none.
+        connection.execute(
+            f"INSERT INTO hot.went_on {begun} SEMI JOIN ahead USING (id, role, project) WHERE last_seq <= {last}"
+        )
+    connection.execute("DROP TABLE temp.ahead")
     connection.execute(
         "COMMENT ON TABLE hot.went_on IS 'Invocations that got events since: folded anew up to the moment'"
     )
