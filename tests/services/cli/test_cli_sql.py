@@ -232,6 +232,7 @@ async def test_as_of(fleet: Cli, ids: dict[str, str]) -> None:
     assert "1 dead letter waits for a person" in late.out
     assert "not in the log of that moment: heartbeats" in late.out
     assert "systems: as of 20" in late.err
+    assert "all of it was folded" not in late.err
     # Whether nobody to run what waits had become an incident by then is the monitor's business.
     assert late.status in (1, 2)
     named = await fleet("query", "dead_letters", "--at", died, "--output", "json")
