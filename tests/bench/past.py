@@ -53,8 +53,9 @@ _MOMENTS = {"1 %": 0.01, "50 %": 0.5}
 class Look(msgspec.Struct, frozen=True, kw_only=True):
     """What a look back took."""
 
-    #: Seconds until the tables were there, and those of the first `v_health` over them.
+    #: Seconds until the tables were there, the processor's for them, and those of the first `v_health` over them.
     tables_s: float
+    cpu_s: float
     health_s: float
     #: The process's largest resident memory, in bytes.
     peak: int
@@ -79,6 +80,7 @@ async def measure(_rig: Rig, scale: Scale) -> list[Row]:
             what = f"a look back over {name} of {count:,} events"
             rows += [
                 _row(what, "s", ours.tables_s, floor.tables_s),
+                _row("  its processor time", "s", ours.cpu_s, floor.cpu_s),
                 _row("  v_health then", "s", ours.health_s, floor.health_s),
                 _row("  its memory", "MB", ours.peak / 1e6, floor.peak / 1e6),
             ]
@@ -162,15 +164,15 @@ def _batch(told: Iterator[tuple[str, bytes]], done: int, count: int) -> pa.Table
 def main() -> int:
     """One look, in a process of its own: ``FILE MOMENT`` on the command line, what it took on stdout."""
     file, at = sys.argv[1:]
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), time.process_time()
     with past(Path(file), datetime.fromisoformat(at)) as then:
-        tables_s = time.perf_counter() - begun
+        tables_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu
         begun = time.perf_counter()
         then.connection.execute("FROM v_health").fetchall()
         health_s = time.perf_counter() - begun
         states = then.connection.execute("SELECT state, count(*) FROM invocations GROUP BY state").fetchall()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    look = Look(tables_s=tables_s, health_s=health_s, peak=peak, found=dict(states))
+    look = Look(tables_s=tables_s, cpu_s=cpu_s, health_s=health_s, peak=peak, found=dict(states))
     sys.stdout.buffer.write(msgspec.json.encode(look) + b"\n")
     return 0
 
