@@ -33,9 +33,10 @@ from bus.wire import Delivery
 from projections import history, snapshot
 from projections.archive import register, segment
 from projections.archive.closing import SEGMENT_ROWS
-from projections.database import Database, Made, Position
+from projections.database import Database, Made
 from projections.decode import decode
 from projections.past import past
+from projections.positions import Position
 from tests.bench.report import Row
 from tests.bench.rig import Rig
 from tests.bench.scale import Scale
