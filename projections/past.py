@@ -3,8 +3,8 @@
 What was published is opened read-only beside a database in memory. An invocation that got no event since the moment is now as it
 was then, so its rows are read where they lie, through views. The others that had begun by then are folded anew from the rows
 of the log that the server had stored, as are the moment's own hour of the spend, and all tables of the rest, which are
-made of few events. So a look back costs what was under way at the moment and not what came before; past panels and queries
-come from the same code as today's, and need no running fleet. ``now()`` in a statement is that moment.
+made of few events. So a look back costs what was under way at the moment, and a look through a few columns of the rest; past panels
+and queries come from the same code as today's, and need no running fleet. ``now()`` in a statement is that moment.
 
 Tables that another version made, or whose cold files are gone, are not taken over: the log is folded whole, which takes as
 long as a rebuild. What does not fit into the memory that it may have goes to a folder of its own below ``TMPDIR``.

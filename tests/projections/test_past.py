@@ -136,14 +136,18 @@ def names(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
 def test_only_what_went_on_is_folded_anew(tmp_path: Path) -> None:
     """An invocation that got no event after the moment is read where it lies; one that had not begun is nowhere."""
     stream = Stream(INVOCATIONS, random.Random(1), (1_000_000,))
+    claim = ev.Claimed(holder="r", runner="r", delivery=1, attempt=1, reply="x")
     lives(stream, "a", "b")
     stream.event(Ref("shop", "coder", "c"), ev.Requested())
+    stream.event(Ref("shop", "coder", "s"), claim)
     at = stream.at
     lives(stream, "c", "d")
+    stream.event(Ref("shop", "coder", "t"), claim)
     file = publish(tmp_path, {INVOCATIONS: stream.deliveries}, random.Random(1))
     with past(file, at) as then:
         assert names(then.connection, "hot.anew_invocations") == ["c"]
-        assert names(then.connection, "invocations") == ["a", "b", "c"]
+        assert names(then.connection, "invocations") == ["a", "b", "c", "s"]
+        assert names(then.connection, "hot.standing") == ["s"]
 
 
 def test_a_clock_that_went_back(tmp_path: Path) -> None:
