@@ -22,9 +22,14 @@ def start() -> NoReturn:
     Everything that a command opens it has closed when it returns; what is left to do is to write out what it printed.
     """
     gc.set_threshold(_GARBAGE, 20, 20)
-    from services.cli.main import main  # noqa: PLC0415 (with the threshold in effect)
+    try:
+        from services.cli.main import main  # noqa: PLC0415 (with the threshold in effect)
 
-    status = main()
+        status = main()
+    except KeyboardInterrupt:  # during the imports: what has begun ends itself
+        from services.cli.exits import Exit  # noqa: PLC0415
+
+        status = Exit.INTERRUPTED
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BrokenPipeError):  # whoever read has seen enough
             stream.flush()

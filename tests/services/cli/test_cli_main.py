@@ -274,3 +274,24 @@ def test_registry_difference_names_the_fields() -> None:
     """A role that changed shows the fields that did, before and after."""
     (change,) = key_changes({"roles.a.b": b'{"x":1,"y":2}'}, {"roles.a.b": b'{"x":1,"y":3,"z":[]}'})
     assert [(c.field, c.before, c.after) for c in change.changes] == [("y", "2", "3"), ("z", "null", "[]")]
+
+
+#: Begins a command, and presses Ctrl-C when it comes to import what it runs.
+INTERRUPTED = """
+import os, signal, sys
+
+class Press:
+    def find_spec(self, name, *_more):
+        if name == "services.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Press())
+from services.cli.__main__ import start
+start()
+"""
+
+
+def test_ctrl_c_before_it_has_begun_ends_a_command_with_130() -> None:
+    """Ctrl-C while a command still imports ends it like any other: status 130, and no traceback."""
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr) == (130, b"")
