@@ -51,7 +51,7 @@ UNSETTLED = 512 * 1024 * 1024
 #: Clients of this storage version and newer open the file.
 STORAGE_VERSION = "v1.5.0"
 #: Megabytes that DuckDB may use before it writes to its folder for what does not fit.
-MEMORY_MB = 192
+MEMORY_MB = 160
 #: Seconds between two tries to close what is in the middle of something.
 _BUSY_S = 0.005
 #: Megabytes of disk for what does not fit, which is all that questions may take.

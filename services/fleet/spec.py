@@ -289,7 +289,7 @@ class Projector(_Table, frozen=True):
     #: Whether the fleet has any.
     enabled: bool = True
     #: Megabytes that DuckDB may use; what does not fit is written beside its file.
-    memory_mb: Annotated[int, Meta(ge=MIN_MEMORY_MB)] = 192
+    memory_mb: Annotated[int, Meta(ge=MIN_MEMORY_MB)] = 160
     #: Seconds between two published copies, at least, while something changes.
     publish: Annotated[float, Meta(ge=0.1)] = 2.0
 
