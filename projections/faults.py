@@ -54,6 +54,10 @@ class PrimaryInvalidated(PrimaryError):
     """The file must be opened again before it can be used."""
 
 
+class PrimaryUnready(PrimaryError):
+    """The tables are being made, and there are no former ones: what they say so far is not what happened."""
+
+
 class Busy(PrimaryError):
     """A query still reads what a checkpoint would move: tried again in a moment."""
 

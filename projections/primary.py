@@ -74,9 +74,17 @@ class Primary:
         """A session for queries: :meth:`projections.database.Database.cursor`.
 
         In a thread of its own it waits some seconds for a file that is just being opened; on the event loop it does not.
+
+        Raises:
+            PrimaryUnready: nothing that is whole can be asked yet.
         """
         if not _on_loop():
             self._open.wait(_PATIENCE_S)
+        if self.building and self._former is None:
+            raise faults.PrimaryUnready(
+                "expected tables that hold all that happened, got: they are being made from archive and streams; "
+                "ask again when `systems status` says that they follow"
+            )
         return (self._former or self.database).cursor()
 
     async def open(self) -> None:

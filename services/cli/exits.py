@@ -52,6 +52,7 @@ STATUSES: dict[str, Exit] = {
     "TraceFileError": Exit.USAGE,
     "BadTokens": Exit.USAGE,
     "PrimaryInvalidated": Exit.LATER,
+    "PrimaryUnready": Exit.LATER,
     "TablesAway": Exit.LATER,
     "NoSuchPast": Exit.USAGE,
     "NamedQueryError": Exit.USAGE,

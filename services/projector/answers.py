@@ -23,7 +23,7 @@ from nats.micro.request import Request
 
 from bus import errors
 from projections import formats, named
-from projections.faults import PrimaryInvalidated
+from projections.faults import PrimaryInvalidated, PrimaryUnready
 from projections.formats import Format
 from projections.mistakes import TablesAway
 from projections.projector import Projector
@@ -106,7 +106,7 @@ class Answers:
         self._queries = queries
         self._folders = (named.FOLDER, *folders)
         self._lag = lag
-        self._micro = Micro(bus, at_once=_AT_ONCE, later=(TablesAway, PrimaryInvalidated))
+        self._micro = Micro(bus, at_once=_AT_ONCE, later=(TablesAway, PrimaryInvalidated, PrimaryUnready))
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="query")
 
     async def open(self) -> None:

@@ -26,7 +26,7 @@ _GRACE_S = 5.0
 #: Seconds that the projector may be away before who asks gives up: a restart takes about one.
 AWAY_S = 2.0
 #: Refusals of a projector that opens its tables just now.
-_AWAY = frozenset({"TablesAway", "PrimaryInvalidated"})
+_AWAY = frozenset({"TablesAway", "PrimaryInvalidated", "PrimaryUnready"})
 
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")

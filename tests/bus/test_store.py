@@ -270,6 +270,7 @@ async def test_store_reads_beyond_one_page(store: Store, author: Author, ref: Re
     assert await store.state(Ref("a", "b", "c")) is None
 
 
+@pytest.mark.soak
 async def test_store_reads_on_after_the_connection_broke(
     shaky: Store, proxy: Proxy, store: Store, author: Author, ref: Ref
 ) -> None:

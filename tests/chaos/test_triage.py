@@ -29,6 +29,7 @@ def propose(input):
 """
 
 
+@pytest.mark.soak
 async def test_allowed_proposal_is_done_and_another_waits_for_a_person(fleet: Fleet) -> None:
     """Of two proposed restarts the one on the allow-list brings a new process, with its action on the record; the other waits."""
     fleet.write(FLEET, HANDLERS)

@@ -17,7 +17,7 @@ import pytest
 from bus.clock import SystemClock
 from bus.server import EmbeddedServer
 from bus.store import CONTROL, INVOCATIONS, Recorded
-from projections import database, fold, snapshot
+from projections import database, faults, fold, snapshot
 from projections.projector import Projector
 from projections.snapshot import Pace
 from projections.standing import State
@@ -224,6 +224,26 @@ async def test_damaged_primary_is_set_aside_and_made_anew(stand: Stand, damage: 
 
 
 @pytest.mark.slow
+async def test_tables_that_are_being_made_answer_nobody(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While tables are made and no former ones can be asked, questions are refused: half of what happened is no answer."""
+    begun, go, apply = asyncio.Event(), asyncio.Event(), database.Database.apply
+
+    async def slow(self: database.Database, *batch: Any) -> None:
+        begun.set()
+        await go.wait()
+        await apply(self, *batch)
+
+    monkeypatch.setattr(database.Database, "apply", slow)
+    await stand.invocations(5)
+    async with stand.running() as projector:
+        await asyncio.wait_for(begun.wait(), LIMIT_S)
+        with pytest.raises(faults.PrimaryUnready, match="are being made from archive and streams"):
+            projector.cursor()
+        go.set()
+        await stand.caught_up(projector)
+        assert stand.rows(projector) == await stand.stored()
+
+
 async def test_other_version_is_made_beside_and_switched_to(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of another version answer until the new ones hold as many sequences; then the new ones do, without a gap."""
     await stand.invocations(50)

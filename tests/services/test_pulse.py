@@ -48,6 +48,7 @@ async def beating(rig: Rig, **more: object) -> AsyncIterator[Pulse]:
         await pulse.close()
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 async def test_beats_go_on_while_the_loop_blocks(rig: Rig) -> None:
     """A loop that blocks for some seconds is told of while it does, with task and line; when it turns again, that is over."""

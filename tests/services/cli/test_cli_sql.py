@@ -273,6 +273,7 @@ async def test_without_the_projector(fleet: Cli, ids: dict[str, str]) -> None:
     assert (gone.status, "and there is no" in gone.err) == (69, True)
 
 
+@pytest.mark.soak
 async def test_a_stopped_projector_is_told(fleet: Cli, tables: Tables) -> None:
     """With the server up and no projector the answer comes from the published file, and it says so with its age."""
     sql = "SELECT count(*) AS n FROM invocations"

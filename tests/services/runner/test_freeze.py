@@ -280,6 +280,7 @@ async def test_child_that_a_freeze_refused_costs_no_attempt(rig: Rig, thawed_fir
     assert second.data.attempt == 1
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 async def test_work_that_waits_for_its_turn_is_not_taken_for_lost(rig: Rig) -> None:
     """What a runner holds without a claim, while other pulls wait, stays where it is for longer than a lost delivery would."""

@@ -100,6 +100,7 @@ async def test_warden_buries_nothing_for_a_strangers_consumer(rig: Rig) -> None:
     assert names(rig, accepted.id) == ["requested"]
 
 
+@pytest.mark.soak
 async def test_warden_that_hears_of_heartbeats_late_sweeps_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is no knowledge: as long as the heartbeats have not been read, no holder counts as gone."""
     begun, go = asyncio.Event(), asyncio.Event()
@@ -127,6 +128,7 @@ async def test_warden_that_hears_of_heartbeats_late_sweeps_nobody(rig: Rig, monk
     assert names(rig, accepted.id) == ["requested", "claimed", "completed"]
 
 
+@pytest.mark.soak
 async def test_warden_keeps_an_orphan_of_a_removed_role_from_running_twice(rig: Rig) -> None:
     """A role that must not run twice stays so when it is no longer registered: its orphan goes to a person."""
     await rig.role("shop/coder", echo, idempotent=False)

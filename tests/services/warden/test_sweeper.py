@@ -161,6 +161,7 @@ async def test_sweeper_reports_rubbish_once(rig: Rig) -> None:
     assert report.data.head == "not . json"
 
 
+@pytest.mark.soak
 async def test_sweeper_sees_how_late_a_retry_is_after_a_restart(rig: Rig) -> None:
     """A delayed request whose server schedule was never set is found on time, also by a warden that starts meanwhile."""
     await rig.role("shop/coder", echo)
