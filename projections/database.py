@@ -3,7 +3,9 @@
 Rows and positions change in the same transaction, so whatever kills the process repeats nothing and skips nothing. There is
 no write-ahead log: the streams are one. What no checkpoint has put into the file is gone with the process, the positions with
 it, and is read again; that spares a third of the work, and a flush to the disk for each batch. So before anybody relies on
-rows that the streams are to lose, or on where files are, there must be a checkpoint. One thread owns the connection that writes; queries run on cursors of the same database, side by side with it: DuckDB keeps
+rows that the streams are to lose, or on where files are, there must be a checkpoint.
+
+One thread owns the connection that writes; queries run on cursors of the same database, side by side with it: DuckDB keeps
 the versions that they see. Only a checkpoint minds them: one that reads rows which an UPDATE has changed since makes it
 wait (:class:`projections.faults.Busy`), for at most as long as a query may run.
 
@@ -35,8 +37,7 @@ import msgspec
 import pyarrow as pa
 import structlog
 
-from projections import faults, fold, query
-from projections import positions as positions_
+from projections import faults, fold, positions, query
 from projections.positions import Position
 from projections.quoting import quoted
 
@@ -158,12 +159,12 @@ class Database:
         """
         return await self._submit(lambda: self._translated(work))
 
-    async def apply(self, batch: pa.Table, positions: Mapping[str, Position]) -> None:
+    async def apply(self, batch: pa.Table, reached: Mapping[str, Position]) -> None:
         """One transaction: rows of the log into all tables, and how far that gets the streams.
 
         Args:
             batch: columns of :data:`projections.log.LOG`, of any of the streams.
-            positions: of each stream that has rows in it, its last message.
+            reached: of each stream that has rows in it, its last message.
         """
 
         def work(connection: duckdb.DuckDBPyConnection) -> None:
@@ -171,14 +172,14 @@ class Database:
                 # Not by the fold: that runs over rows of the log as well, to make tables anew or as of a past moment.
                 fold.append(connection)
                 fold.apply(connection)
-                positions_.write(connection, positions)
+                positions.write(connection, reached)
 
         await self.run(work)
         self._unsettled += batch.nbytes
 
     async def positions(self) -> dict[str, Position]:
         """How far each stream is."""
-        return await self.run(positions_.read)
+        return await self.run(positions.read)
 
     async def checkpoint(self) -> None:
         """Put all that was committed into the file, and flush that; after the copy that is being made.
@@ -195,16 +196,15 @@ class Database:
         connection.execute(f"CHECKPOINT {CATALOG}")
         self._unsettled = 0
 
-    async def settle(self, most: int) -> bool:
-        """Checkpoint if so many bytes of rows wait for one: whether that was done. Not while a copy is made, nor in a query's way.
+    async def settle(self, most: int) -> None:
+        """Checkpoint if so many bytes of rows wait for one. Not while a copy is made, nor in a query's way.
 
         Each copy begins with one; but none is made while tables are new, or while there is no room for it.
         """
         if self._unsettled < most or self.still.locked():
-            return False
+            return
         with suppress(faults.Busy):
             await self.checkpoint()
-        return self._unsettled == 0
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A session of its own for queries: sees what was committed before each of its transactions. To be closed by its user.
@@ -365,6 +365,12 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 def wal(file: Path) -> Path:
     """The write-ahead log of a database file: somebody else's who has opened it, for there is none of ours."""
     return file.with_name(f"{file.name}.wal")
+
+
+def remove(file: Path) -> None:
+    """Remove a database file that nobody has open, and a write-ahead log beside it."""
+    wal(file).unlink(missing_ok=True)
+    file.unlink(missing_ok=True)
 
 
 def _tables(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:

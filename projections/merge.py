@@ -23,7 +23,7 @@ import msgspec
 
 from bus import errors
 from projections import fold
-from projections.database import POSITIONS, STORAGE_VERSION, VERSION, transaction, wal
+from projections.database import POSITIONS, STORAGE_VERSION, VERSION, remove, transaction, wal
 from projections.partition import Partition, named
 from projections.quoting import quoted
 
@@ -72,7 +72,7 @@ def merge(sources: Sequence[Path], target: Path) -> list[Copy]:
     draft = target.with_name(f".{target.name}.draft")
     spill = target.with_name(f".{target.name}.spill")
     with _alone(target):
-        _remove(draft)
+        remove(draft)  # what a merge that was killed has left
         with duckdb.connect(config={"temp_directory": str(spill)}) as connection:
             try:
                 copies = [_attach(connection, number, source) for number, source in enumerate(sources)]
@@ -118,12 +118,6 @@ def _alone(target: Path) -> Iterator[None]:
         ) from exc
     finally:
         os.close(descriptor)
-
-
-def _remove(draft: Path) -> None:
-    """What a merge that was killed has left."""
-    wal(draft).unlink(missing_ok=True)
-    draft.unlink(missing_ok=True)
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, number: int, source: Path) -> Copy:

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from projections import faults
-from projections.database import VERSION, Database, Made, Settings, wal
+from projections.database import VERSION, Database, Made, Settings, remove, wal
 
 log = structlog.get_logger()
 
@@ -134,7 +134,7 @@ class Primary:
         if self.building:
             why, aside = self.database.made.why or why, self.database.made.aside
             await self.close()
-            _remove(self._files.next)
+            remove(self._files.next)
             await self._begin(why, aside, named=True)
         else:
             await self.close()
@@ -156,7 +156,7 @@ class Primary:
             if made.aside:
                 _rename(self._files.primary, self._files.folder / made.aside)
             else:
-                _remove(self._files.primary)
+                remove(self._files.primary)
         _rename(self._files.next, self._files.primary)
         self.database = Database(self._files.primary, self._settings)
         await self.database.open(made, check=False)
@@ -190,7 +190,7 @@ class Primary:
             good = database.made.version == VERSION
         if not good:
             await database.end()
-            _remove(self._files.next)
+            remove(self._files.next)
             return False
         self.database, self.building = database, True
         if not database.made.aside and self._files.primary.exists():
@@ -237,8 +237,3 @@ def _rename(file: Path, to: Path) -> None:
     else:
         wal(to).unlink(missing_ok=True)
     file.replace(to)
-
-
-def _remove(file: Path) -> None:
-    wal(file).unlink(missing_ok=True)
-    file.unlink(missing_ok=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -178,21 +179,20 @@ def restore_one(connection: duckdb.DuckDBPyConnection, home: Path, one: Segment)
     log.info("segment_restored", segment=str(one), rows=one.rows)
 
 
-class batch_of:  # noqa: N801 (reads as what it is)
-    """A file as the relation ``batch``."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, file: Path, stream: str) -> None:
-        self._connection = connection
-        body = "NULL::BLOB AS raw" if stream == _TYPED else "raw"
-        names = ", ".join(body if column == "raw" else f'"{column}"' for column in LOG.names)
-        self._source = f"SELECT {names} FROM read_parquet({quoted(file)}, hive_partitioning = false)"  # noqa: S608 (our own names)
-
-    def __enter__(self) -> None:
-        # Not a table: that would take the memory of all columns, and each statement of the fold reads a few of them. As quick.
-        self._connection.execute(f"CREATE OR REPLACE TEMP VIEW batch AS {self._source}")
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.execute("DROP VIEW IF EXISTS temp.batch")
+@contextmanager
+def batch_of(connection: duckdb.DuckDBPyConnection, file: Path, stream: str, where: str = "true") -> Iterator[None]:
+    """The rows of a file for which a condition holds as the relation ``batch``."""
+    body = "NULL::BLOB AS raw" if stream == _TYPED else "raw"
+    names = ", ".join(body if column == "raw" else f'"{column}"' for column in LOG.names)
+    # Not a table: that would take the memory of all columns, and each statement of the fold reads a few of them. As quick.
+    connection.execute(
+        f"CREATE OR REPLACE TEMP VIEW batch AS SELECT {names} "  # noqa: S608 (our own names)
+        f"FROM read_parquet({quoted(file)}, hive_partitioning = false) WHERE {where}"
+    )
+    try:
+        yield
+    finally:
+        connection.execute("DROP VIEW IF EXISTS temp.batch")
 
 
 def finish(connection: duckdb.DuckDBPyConnection, home: Path, eras: Mapping[str, str]) -> None:

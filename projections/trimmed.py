@@ -22,20 +22,17 @@ import structlog
 from bus import errors
 from bus.connection import Connection
 from bus.store import INVOCATIONS
-from projections import fold, positions
+from projections import fold, positions, rebuild
 from projections.archive import reader, segment
 from projections.archive.manifest import Segment
 from projections.database import Database, transaction
-from projections.log import LOG, STREAMS
+from projections.log import STREAMS
 from projections.positions import Position
 from projections.primary import Primary
 from projections.quoting import quoted
 from projections.unbroken import Skipped, Unbroken
 
 log = structlog.get_logger()
-
-#: No fold reads the bodies of this stream: all that tables need of it is in columns.
-_BODY = {INVOCATIONS: "NULL::BLOB AS raw"}
 
 
 class HistoryGone(errors.BusError):
@@ -161,17 +158,13 @@ class Trimmed:
 def _fold_one(
     root: Path, one: Segment, part: Unbroken, first: int, last: int, connection: duckdb.DuckDBPyConnection
 ) -> None:
-    file = f"read_parquet({quoted(root.absolute() / one.key)}, hive_partitioning = false)"
-    rows = f"FROM {file} WHERE seq BETWEEN {first} AND {last}"
-    body = _BODY.get(one.stream, "raw")
-    names = ", ".join(body if column == "raw" else f'"{column}"' for column in LOG.names)
+    file, span = root.absolute() / one.key, f"seq BETWEEN {first} AND {last}"
+    rows = f"FROM read_parquet({quoted(file)}, hive_partitioning = false) WHERE {span}"
     ((stored_us,),) = connection.execute(f"SELECT epoch_us(max_by(stored_at, seq)) {rows}").fetchall()
+    mine = span + _own(connection, part, one.stream, rows)
     with transaction(connection):
-        connection.execute(
-            f"CREATE OR REPLACE TEMP VIEW batch AS SELECT {names} {rows}{_own(connection, part, one.stream, rows)}"
-        )
-        fold.apply(connection)
-        connection.execute("DROP VIEW temp.batch")
+        with rebuild.batch_of(connection, file, one.stream, mine):
+            fold.apply(connection)
         positions.write(connection, {one.stream: Position(last, int(stored_us or 0), one.created)})
 
 
