@@ -81,9 +81,7 @@ async def read(bus: Bus) -> Freeze:
         problem=switch.problem,
     )
     if not switch.frozen:
-        id_ = await newest(bus)
-        thawing = bool(id_) and await bus.store.last(CONTROL, f"ctl.freeze.{id_}.thawed") is None
-        return msgspec.structs.replace(base, thawing=thawing)
+        return msgspec.structs.replace(base, thawing=bool(await unthawed(bus)))
     records = [record async for record in bus.store.read(CONTROL, f"ctl.freeze.{switch.id}.*")]
     info = await bus.connection.api(f"STREAM.INFO.{REAL.stream}")
     return told(
@@ -129,6 +127,12 @@ def told(base: Freeze, records: Iterable[Recorded], owed: Mapping[str, str], *, 
         missing=missing,
         overdue=tuple(sorted(overdue & set(missing))),
     )
+
+
+async def unthawed(bus: Bus) -> str:
+    """Id of the last freeze of the real switch, if its thaw is not over; empty for none."""
+    id_ = await newest(bus)
+    return id_ if id_ and await bus.store.last(CONTROL, f"ctl.freeze.{id_}.thawed") is None else ""
 
 
 async def newest(bus: Bus) -> str:

@@ -72,6 +72,42 @@ async def test_every_daemon_gives_a_receipt(rig: Rig) -> None:
     assert await last(rig, "missing") is None
 
 
+async def test_thaw_waits_for_no_runner_that_began_in_it(rig: Rig) -> None:
+    """A runner that starts between clear and thaw never saw the freeze, and answers its thaw all the same: the thaw hears it."""
+    running, _ = await rig.warden()
+    id_ = await thrown(rig)
+    await rig.end(running)
+    await rig.bucket("flags").put("kill_switch", b"clear")
+    await rig.runner()
+    await rig.warden()
+    await rig.control.subject(lambda r: r.subject == f"ctl.freeze.{id_}.thawed")
+    assert ("agent_runner-1", ev.Stage.THAW) in before_thawed(rig, id_)
+
+
+async def test_thaw_waits_for_no_runner_that_missed_the_freeze(rig: Rig) -> None:
+    """A freeze that is cleared before a runner could read it, and that the warden has on record, is answered at its thaw."""
+    await rig.runner()
+    puts = [await rig.bucket("flags").put("kill_switch", value) for value in (b"frozen", b"clear")]
+    info = await rig.connection.api("STREAM.INFO.INVOCATIONS")
+    id_ = f"r{puts[0]}"
+    stood = ev.Frozen(mode="soft", seq=info["state"]["last_seq"], owe=("agent_runner-1",))
+    await rig.bus.store.append(rig.bus.author.control(id_, stood))
+    await rig.warden()
+    await rig.control.subject(lambda r: r.subject == f"ctl.freeze.{id_}.thawed")
+    assert ("agent_runner-1", ev.Stage.THAW) in before_thawed(rig, id_)
+
+
+def before_thawed(rig: Rig, id_: str) -> list[tuple[str, ev.Stage]]:
+    """The receipts of a freeze that came before its thaw was over."""
+    of_it = [record for record in rig.control.records if record.subject.split(".")[2] == id_]
+    thawed = next(record.seq for record in of_it if isinstance(record.data, ev.Thawed))
+    return [
+        (record.data.instance, record.data.stage)
+        for record in of_it
+        if isinstance(record.data, ev.Receipt) and record.seq < thawed
+    ]
+
+
 async def test_work_waits_and_goes_on(rig: Rig) -> None:
     """What was asked before the freeze waits unharmed: it is completed after the thaw, at its first attempt."""
     await rig.role("shop/echo", echo)
