@@ -64,6 +64,8 @@ class Gate:
         self._ramp_asked: float | None = None
         #: Called (without arguments) after each change of a switch or the trips.
         self.listeners: list[Callable[[], None]] = []
+        #: How often a switch or the trips have changed: for those who must not miss a change while they act on another.
+        self.changes = 0
         self._loop = asyncio.get_running_loop()
         #: Loop time until which the last confirmed look is believed.
         self._believed_until = 0.0
@@ -315,6 +317,7 @@ class Gate:
         self._tell()
 
     def _tell(self) -> None:
+        self.changes += 1
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         for listener in list(self.listeners):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -68,6 +69,8 @@ _LOST = ["inv.*.*.*.dead_lettered"]
 #: while dead letters go on and on; what else alarms is bounded by itself, and must not wait behind them.
 _GATHER_S = 0.2
 PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+#: Seconds between two looks whether the server still ticks for the sweeps.
+_SCHEDULE_S = 10.0
 #: What is logged while the server does not take something.
 _WAITS = "monitor_waits"
 #: Seconds that a start waits for the rest of the warden: without it a part would be unseen.
@@ -172,16 +175,23 @@ class Monitor:
     # ---- the schedule
 
     async def _keep_schedule(self) -> None:
-        """Have the server tick as often as the settings say; looked at now and then, because they may change."""
+        """Have the server tick as often as the settings say; looked at when they change, and now and then."""
+        changed = asyncio.Event()
+        self._registry.listeners.append(changed.set)
         while True:
+            changed.clear()
+            pause_s = _SCHEDULE_S
             wanted = (f"@every {self._registry.monitor.every:g}s", "")
             try:
                 if await self._bus.schedules.pattern(SCHEDULE) != wanted:
                     await self._bus.schedules.repeat(SCHEDULE, wanted[0], b"{}")
                     log.info("sweeps_scheduled", every=wanted[0])
             except errors.BusError as exc:
-                log.warning("sweeps_unscheduled", error=str(exc), again_s=AGAIN_S)
-            await asyncio.sleep(AGAIN_S)
+                pause_s = AGAIN_S
+                log.warning("sweeps_unscheduled", error=str(exc), again_s=pause_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await changed.wait()
 
     async def _heed_ticks(self) -> None:
         await self.begun.wait()

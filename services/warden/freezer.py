@@ -28,6 +28,11 @@ log = structlog.get_logger()
 
 #: Seconds between two looks without news.
 _LOOK_S = 0.5
+#: The same for the drill's switch while it is clear: nobody's safety hangs on it.
+_REST_S = 5.0
+#: Seconds between two looks at the record while the flag, the stream and the record last seen all say that nothing is frozen:
+#: only another warden could have written there.
+_RECORD_S = 10.0
 #: What makes a stream refuse every message and every batch, and drop nothing.
 _FROZEN = {"discard": "new", "max_bytes": 1}
 #: Who puts the clear of a freeze whose time is over.
@@ -63,6 +68,8 @@ class Freezer:
         self._roles = roles
         self._record = Record()
         self._read_to = 0
+        #: Loop time of the next look at the record of a switch that is clear.
+        self._read_at = 0.0
         #: Roles that the present thaw has released; None when nothing is withheld.
         self._released: set[str] | None = None
         #: Of the role that a ramp is at: the sequence up to which its backlog goes, and the loop time to wait for it.
@@ -92,14 +99,14 @@ class Freezer:
                     pass
             except errors.BusError as exc:
                 log.warning("freezer_waits", switch=self._switch.soft, error=str(exc), again_s=_LOOK_S)
-            await self._bus.gate.changed(_LOOK_S)
+            rests = self._switch is not flags.REAL and not (self._state.frozen or self._record.stands)
+            await self._bus.gate.changed(_REST_S if rests else _LOOK_S)
 
     async def look(self) -> Step:
         """Look once and do what is next: what that was."""
         if self._bus.gate.stale or (self._state.frozen and not self._state.id):
             self.standstill = True
             return Step.NOTHING  # heard, or unreadable: not known yet
-        await self._read()
         seen = await self._see()
         now = self._bus.author.now()
         step = freeze.decide(seen, now)
@@ -143,13 +150,20 @@ class Freezer:
         self.known.set()
 
     async def _see(self) -> Seen:
-        bus = self._bus
-        beats = await bus.liveness.all()
+        """What there is to see: of a clear switch, twice a second and for ever, no more than the stream."""
+        bus, state = self._bus, self._state
         config = await self._config()
-        state = self._state
+        stream_frozen = config.get("discard") == "new" and config.get("max_bytes") == 1
+        now = asyncio.get_running_loop().time()
+        if state.frozen or stream_frozen or self._record.stands or now >= self._read_at:
+            await self._read()
+            self._read_at = now + _RECORD_S
+        if not (state.frozen or stream_frozen or self._record.stands):
+            return Seen(switch=state, stream_frozen=False, record=self._record, alive={})
+        beats = await bus.liveness.all()
         return Seen(
             switch=state,
-            stream_frozen=config.get("discard") == "new" and config.get("max_bytes") == 1,
+            stream_frozen=stream_frozen,
             record=self._record,
             alive={beat.boot_id: beat.instance for beat in beats},
             silent=await roster.unaccounted(self._bus, beats) if state.frozen else {},

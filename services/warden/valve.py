@@ -23,8 +23,10 @@ from services.fleet.registry import Registry
 
 log = structlog.get_logger()
 
-#: Seconds between two looks at what the server has.
+#: Seconds between two looks at the clock: a pause may be over.
 _LOOK_S = 1.0
+#: Looks at the clock between two at what the server has without news: somebody may have turned a valve by hand.
+_LOOKS = 5
 #: How long a pause without an end is set for; it is set again long before.
 _FOR_EVER = timedelta(days=365)
 #: Seconds that two ends of a pause may differ and count as the same.
@@ -66,12 +68,19 @@ class Valve:
     async def run(self) -> None:
         """For ever: at each change of the switch and the trips, and now and then."""
         await self._known.wait()
+        gate, heeded, looks = self._bus.gate, -1, 0
         while True:
             try:
-                await self.turn()
+                if gate.changes != heeded or looks >= _LOOKS:
+                    heeded, looks = gate.changes, 0
+                    await self.turn()
+                else:
+                    await self._end_pauses()
             except errors.BusError as exc:
+                heeded = -1
                 log.warning("valve_stuck", error=str(exc), again_s=_LOOK_S)
-            await self._bus.gate.changed(_LOOK_S)
+            looks += 1
+            await gate.changed(_LOOK_S)
 
     async def turn(self) -> None:
         """Bring every role's consumer to what is wanted, once."""
