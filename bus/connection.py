@@ -72,6 +72,8 @@ class Connection:
         self._last_error: BaseException | None = None
         #: Called with the subject of each publish that the server refused to this login.
         self.on_denied: list[Callable[[str], None]] = []
+        #: Called when the connection stands again after a break: what was on its way then is lost.
+        self.on_back: list[Callable[[], None]] = []
         #: Loop time since which the connection stands without a break.
         self.up_since = asyncio.get_running_loop().time()
 
@@ -120,6 +122,8 @@ class Connection:
     async def _reconnected(self) -> None:
         self.up_since = asyncio.get_running_loop().time()
         self._up.set()
+        for listener in list(self.on_back):
+            listener()
         log.info("bus_back", url=self.url)
 
     async def _failed(self, exc: Exception) -> None:

@@ -22,8 +22,6 @@ log = structlog.get_logger()
 CAPACITY = 2_000
 #: Seconds without a reader after which the server drops the consumer.
 _INACTIVE_S = 30.0
-#: Seconds between two looks whether the connection broke.
-_LOOK_S = 0.5
 
 
 class Follower:
@@ -65,8 +63,6 @@ class Follower:
         self._queue: asyncio.Queue[wire.Delivery | None] = asyncio.Queue()
         self._puller: Puller | None = None
         self._next = 1
-        #: What the connection's `up_since` was when the present consumer was made.
-        self._since = 0.0
 
     @property
     def last_answer_at(self) -> float | None:
@@ -79,8 +75,7 @@ class Follower:
             while True:
                 if self._puller is None:
                     await self._begin()
-                first = await self._first()
-                batch = self._take(first, limit)
+                batch = self._take(await self._queue.get(), limit)
                 if batch is None:
                     await self._end()
                 elif batch:
@@ -89,17 +84,6 @@ class Follower:
                         self._puller.done(len(batch))
         finally:
             await self._end()
-
-    async def _first(self) -> wire.Delivery | None:
-        """The next delivery; None when the connection broke meanwhile: what was on its way then is lost, and maybe the last."""
-        while True:
-            if self._queue.empty() and self._connection.up_since != self._since:
-                return None
-            try:
-                async with asyncio.timeout(_LOOK_S):
-                    return await self._queue.get()
-            except TimeoutError:
-                continue
 
     def _take(self, first: wire.Delivery | None, limit: int) -> list[wire.Delivery] | None:
         """What lies ready, in order; None when the consumer was lost or skipped something."""
@@ -133,7 +117,6 @@ class Follower:
                 "inactive_threshold": int(_INACTIVE_S * 1e9),
             }
         )
-        self._since = self._connection.up_since
         self._queue = asyncio.Queue()
         self._next = 1
         queue = self._queue
@@ -146,6 +129,7 @@ class Follower:
             on_lost=lambda _why: queue.put_nowait(None),
             max_bytes=self._max_bytes,
         )
+        self._connection.on_back.append(self._broken)
         # After the consumer is there: a stream that is made anew from now on takes it along, and that is noticed.
         if self._on_begin is not None:
             await self._on_begin()
@@ -164,7 +148,12 @@ class Follower:
             else:
                 return name
 
+    def _broken(self) -> None:
+        """The connection broke: what was on its way then is lost, and maybe the last there was."""
+        self._queue.put_nowait(None)
+
     async def _end(self) -> None:
         if self._puller is not None:
+            self._connection.on_back.remove(self._broken)
             await self._puller.close()
             self._puller = None

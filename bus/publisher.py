@@ -50,6 +50,8 @@ class Publisher:
         self._count = 0
         # Future, deadline and subject by inbox. Their order is that of the deadlines, because every wait is equally long.
         self._waiting: dict[str, tuple[asyncio.Future[wire.PubAck], float, str]] = {}
+        #: Set when something begins to wait while nothing did.
+        self._awaited = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._inbox: Subscription | None = None
         self._loop = asyncio.get_running_loop()
@@ -98,6 +100,8 @@ class Publisher:
         self._count += 1
         inbox = f"{self._prefix}{self._count}"
         self.send(subject, payload, headers, inbox)
+        if not self._waiting:
+            self._awaited.set()
         future: asyncio.Future[wire.PubAck] = self._loop.create_future()
         self._waiting[inbox] = (future, self._loop.time() + self._answer_s, subject)
         return future
@@ -142,6 +146,9 @@ class Publisher:
 
     async def _expire(self) -> None:
         while True:
+            if not self._waiting:
+                self._awaited.clear()
+                await self._awaited.wait()
             await asyncio.sleep(_CHECK_S)
             self._give_up(self._loop.time())
 

@@ -57,7 +57,7 @@ class Puller:
         self._nc = connection.nc
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self.name = f"{stream}/{consumer}"
-        self.capacity = capacity
+        self._capacity = capacity
         self._on_message = on_message
         self._on_lost = on_lost
         self._limits = {"expires": int(EXPIRES_S * 1e9)} | ({"max_bytes": max_bytes} if max_bytes else {})
@@ -82,6 +82,16 @@ class Puller:
         self.last_empty_at: float | None = None
 
     @property
+    def capacity(self) -> int:
+        """Messages that may be asked for or worked on."""
+        return self._capacity
+
+    @capacity.setter
+    def capacity(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._wake.set()
+
+    @property
     def last_answer_at(self) -> float | None:
         """Loop time of the server's last word on the consumer, a message or an empty pull."""
         return max((at for at in (self.last_message_at, self.last_empty_at) if at is not None), default=None)
@@ -90,7 +100,9 @@ class Puller:
         """Start pulling."""
         self._since = self._connection.up_since
         self._inbox = await self._nc.sink(self._prefix + "*", self._received)
+        self._connection.on_back.append(self._wake.set)
         self._paused = False
+        self._wake.set()
         self._task = asyncio.create_task(self._run(), name=f"puller {self.name}")
 
     def pause(self) -> None:
@@ -114,6 +126,7 @@ class Puller:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            self._connection.on_back.remove(self._wake.set)
         if self._inbox is not None:
             await self._nc.unsink(self._inbox)
 
@@ -124,17 +137,17 @@ class Puller:
             self._wake.set()
 
     def _want(self) -> int:
-        return self.capacity - self.working - self._asked
+        return self._capacity - self.working - self._asked
 
     def _enough(self) -> int:
         # Many small requests cost the server more than they gain; none open is urgent.
-        return 1 if self._asked == 0 else max(1, self.capacity // 4)
+        return 1 if self._asked == 0 else max(1, self._capacity // 4)
 
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
                 # Not wait_for: on Python 3.11 it swallows a cancellation that comes together with the wake-up.
-                async with asyncio.timeout(0.5 if self._open else 0.05):
+                async with asyncio.timeout_at(self._next_look()):
                     await self._wake.wait()
             self._wake.clear()
             # Also while messages flow: a pull that was lost must not take up room for as long as the others are busy.
@@ -146,6 +159,13 @@ class Puller:
                 continue
             if not self._paused and self._want() >= self._enough():
                 self._ask(self._want())
+
+    def _next_look(self) -> float | None:
+        """Loop time at which there is something to do without news; None: never. An idle puller costs nothing."""
+        now = self._loop.time()
+        # The oldest pull is the first: all are open equally long.
+        deadlines = [next(iter(self._open.values()))[1]] if self._open else []
+        return min(deadlines + ([self._not_before] if self._not_before > now else []), default=None)
 
     async def _begin_again(self) -> None:
         """After a reconnection: the old pulls may be gone or not. Nobody listens for them any more, so they count no more.
@@ -170,6 +190,7 @@ class Puller:
             self._nc.send(self._subject, body, reply=token)
         except (driver.ConnectionClosedError, driver.OutboundBufferLimitError):
             self._settle(token, batch)
+            self._not_before = self._loop.time() + _REFUSED_S
 
     def _settle(self, token: str, unfilled: int) -> None:
         """A pull has ended with this many of its messages undelivered."""

@@ -22,8 +22,10 @@ from services.daemon import Daemon
 
 log = structlog.get_logger()
 
-#: Seconds until a receipt that could not be written is tried again, and between two looks without news.
+#: Seconds until a receipt that could not be written is tried again, or the record is asked again.
 _AGAIN_S = 0.5
+#: Seconds between two looks without news.
+_LOOK_S = 5.0
 #: Seconds after a clear in which the record is asked for a freeze that was not seen here: the warden, which has seen it, may
 #: still be writing it down.
 _MISSED_S = 10.0
@@ -72,13 +74,16 @@ class Receipts:
         """For ever."""
         gate = self._running.bus.gate
         while True:
+            heeded = gate.changes
             try:
                 await self._look(REAL, gate.switch)
                 await self._look(DRILL, gate.drill)
             except errors.BusError as exc:
                 log.warning("receipt_unwritten", error=str(exc), again_s=_AGAIN_S)
                 await asyncio.sleep(_AGAIN_S)
-            await gate.changed(_AGAIN_S)
+            if gate.changes == heeded:
+                soon = asyncio.get_running_loop().time() < self._clear[1]
+                await gate.changed(_AGAIN_S if soon else _LOOK_S)
 
     async def _look(self, switch: Switch, state: KillSwitch) -> None:
         stopped = self._stopped_at.get(switch.letter, "")

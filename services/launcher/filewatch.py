@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 #: Seconds between two looks at the files.
 LOOK_S = 0.2
+#: The same while they are not watched.
+REST_S = 1.0
 #: Seconds for which a change must stand still before it is read.
 SETTLE_S = 0.1
 
@@ -42,7 +44,7 @@ class FileWatch:
     async def run(self) -> None:
         """For ever."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(LOOK_S if self._registry.settings.reload.watch else REST_S)
             if not self._registry.settings.reload.watch:
                 # Not watched: what changes meanwhile is not taken when watching begins, but at the next change.
                 self._seen = self._signature()

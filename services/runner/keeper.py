@@ -26,6 +26,8 @@ class Keeper:
         self.running: dict[str, Running] = {}
         self._empty = asyncio.Event()
         self._empty.set()
+        #: The other way round: there is something to look after.
+        self._holds = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -45,6 +47,7 @@ class Keeper:
         """Hold a claim."""
         self.running[running.ref.id] = running
         self._empty.clear()
+        self._holds.set()
 
     def remove(self, running: Running) -> None:
         """Let a claim go: from here on nothing renews it."""
@@ -53,6 +56,7 @@ class Keeper:
             del self.running[running.ref.id]
         if not self.running:
             self._empty.set()
+            self._holds.clear()
 
     def stop(self, id_: str, reason: Stop) -> None:
         """Tell the handler of an invocation to end, if it runs here."""
@@ -66,6 +70,7 @@ class Keeper:
 
     async def _rounds(self) -> None:
         while True:
+            await self._holds.wait()
             await asyncio.sleep(ROUND_S)
             now = asyncio.get_running_loop().time()
             for running in list(self.running.values()):

@@ -32,8 +32,8 @@ CAPACITY = 10_000
 FIRST = timedelta(minutes=10)
 #: Nanoseconds after which the server brings an event again by itself; only a safety net under the setting back.
 _ACK_WAIT_NS = 6 * 3600 * 1_000_000_000
-#: Seconds between two looks whether the connection broke, and before a consumer that cannot be had is asked for again.
-_LOOK_S, _AGAIN_S = 0.5, 1.0
+#: Seconds before a consumer that cannot be had is asked for again.
+_AGAIN_S = 1.0
 _UNKNOWN = frozenset({wire.Code.CONSUMER_NOT_FOUND, wire.Code.STREAM_NOT_FOUND})
 
 
@@ -58,7 +58,6 @@ class Source:
         self._queue: asyncio.Queue[wire.Delivery | None] = asyncio.Queue()
         self._puller: Puller | None = None
         self._next = 1
-        self._since = 0.0
 
     @property
     def last_answer_at(self) -> datetime | None:
@@ -144,24 +143,17 @@ class Source:
 
     async def _take(self) -> wire.Delivery | None:
         """The next delivery; None when something was lost on the way."""
-        while True:
-            if self._queue.empty() and self._bus.connection.up_since != self._since:
-                return None
-            try:
-                async with asyncio.timeout(_LOOK_S):
-                    item = await self._queue.get()
-            except TimeoutError:
-                continue
-            if item is None or item.consumer_seq != self._next:
-                log.warning("slack_source_gap", stream=self.stream, expected=self._next)
-                return None
-            self._next += 1
-            return item
+        item = await self._queue.get()
+        if item is None or item.consumer_seq != self._next:
+            log.warning("slack_source_gap", stream=self.stream, expected=self._next)
+            return None
+        self._next += 1
+        return item
 
     async def _begin(self) -> None:
         while True:
             await self._bus.connection.ready()
-            self._since = self._bus.connection.up_since
+            filters = self.filters
             try:
                 await self._consumer()
                 await self._bus.connection.api(f"CONSUMER.RESET.{self.stream}.{self._name}")
@@ -180,10 +172,18 @@ class Source:
             on_message=queue.put_nowait,
             on_lost=lambda _: queue.put_nowait(None),
         )
+        if self.filters != filters:
+            queue.put_nowait(None)  # others were asked for while it was made
+        self._bus.connection.on_back.append(self._broken)
         await self._puller.open()
+
+    def _broken(self) -> None:
+        """The connection broke: what was on its way then is lost, and maybe the last there was."""
+        self._queue.put_nowait(None)
 
     async def _end(self) -> None:
         if self._puller is not None:
+            self._bus.connection.on_back.remove(self._broken)
             await self._puller.close()
             self._puller = None
 

@@ -171,7 +171,7 @@ class Sweeper:
         while True:
             if not self._still():
                 await self.sweep()
-            await asyncio.sleep(_SWEEP_EVERY_S)
+            await asyncio.sleep(_SWEEP_EVERY_S if self.work.by_holder else _SCAN_EVERY_S)
 
     async def sweep(self) -> None:
         """Look once for claims of dead holders, and take them."""
