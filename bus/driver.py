@@ -48,7 +48,22 @@ class Driver(Client):
 
     async def flush(self, timeout: int = 10) -> None:
         """Wait until the server has taken all that was sent; a cancellation is heeded also when it comes with the answer."""
+        # The driver writes its question past what still waits to be written: the answer would vouch for what has not left yet.
+        try:
+            async with asyncio.timeout(timeout):
+                await self._written()
+        except TimeoutError as exc:
+            raise errors.FlushTimeoutError from exc
         await _heeding(super().flush(timeout))
+
+    async def _written(self) -> None:
+        """Wait until what was sent so far is written to the connection, if there is one."""
+        flusher, queue = self._flusher_task, self._flush_queue
+        if not self.is_connected or queue is None or flusher is None or flusher.done():
+            return
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await queue.put(written)
+        await written
 
     async def close(self) -> None:
         """Close for good, also while a connection is being made.

@@ -19,6 +19,8 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._cut_at: bytes | None = None
+        #: What the clients have sent, in the order of its coming.
+        self.sent = bytearray()
         #: Bytes from the server are dropped while this is set.
         self.swallow = False
         #: Set when bytes were dropped or a connection was cut.
@@ -68,6 +70,8 @@ class Proxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         try:
             while data := await reader.read(65536):
+                if up:
+                    self.sent += data
                 if up and self._cut_at is not None and self._cut_at in data:
                     writer.write(data[: data.index(self._cut_at)])
                     await writer.drain()

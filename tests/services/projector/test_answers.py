@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import nats
 import pyarrow as pa
 import pytest
 from nats import errors as driver
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from bus.driver import Driver
 from bus.server import EmbeddedServer, Options
 from projections.formats import Format
 from projections.standing import SUBJECT
@@ -186,8 +185,10 @@ async def test_agents_may_not_ask(tmp_path: Path) -> None:
     options = Options(store_dir=home.nats, config=credentials.authorization(logins))
     async with EmbeddedServer(options) as server:
 
-        async def connected(user: str) -> Client:
-            return await nats.connect(server.url, user=logins[user].user, password=logins[user].password)
+        async def connected(user: str) -> Driver:
+            client = Driver()
+            await client.connect(server.url, user=logins[user].user, password=logins[user].password)
+            return client
 
         service, agent, person = [
             await connected(user) for user in ("projector", credentials.AGENTS, credentials.OPERATOR)
