@@ -73,7 +73,7 @@ class Connection:
         #: Called with the subject of each publish that the server refused to this login.
         self.on_denied: list[Callable[[str], None]] = []
         #: Called when the connection stands again after a break: what was on its way then is lost.
-        self.on_back: list[Callable[[], None]] = []
+        self.on_back: set[Callable[[], None]] = set()
         #: Loop time since which the connection stands without a break.
         self.up_since = asyncio.get_running_loop().time()
 

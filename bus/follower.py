@@ -129,7 +129,7 @@ class Follower:
             on_lost=lambda _why: queue.put_nowait(None),
             max_bytes=self._max_bytes,
         )
-        self._connection.on_back.append(self._broken)
+        self._connection.on_back.add(self._broken)
         # After the consumer is there: a stream that is made anew from now on takes it along, and that is noticed.
         if self._on_begin is not None:
             await self._on_begin()
@@ -154,6 +154,6 @@ class Follower:
 
     async def _end(self) -> None:
         if self._puller is not None:
-            self._connection.on_back.remove(self._broken)
+            self._connection.on_back.discard(self._broken)
             await self._puller.close()
             self._puller = None

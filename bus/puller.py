@@ -100,7 +100,7 @@ class Puller:
         """Start pulling."""
         self._since = self._connection.up_since
         self._inbox = await self._nc.sink(self._prefix + "*", self._received)
-        self._connection.on_back.append(self._wake.set)
+        self._connection.on_back.add(self._wake.set)
         self._paused = False
         self._wake.set()
         self._task = asyncio.create_task(self._run(), name=f"puller {self.name}")
@@ -126,7 +126,7 @@ class Puller:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-            self._connection.on_back.remove(self._wake.set)
+            self._connection.on_back.discard(self._wake.set)
         if self._inbox is not None:
             await self._nc.unsink(self._inbox)
 

@@ -174,7 +174,7 @@ class Source:
         )
         if self.filters != filters:
             queue.put_nowait(None)  # others were asked for while it was made
-        self._bus.connection.on_back.append(self._broken)
+        self._bus.connection.on_back.add(self._broken)
         await self._puller.open()
 
     def _broken(self) -> None:
@@ -183,7 +183,7 @@ class Source:
 
     async def _end(self) -> None:
         if self._puller is not None:
-            self._bus.connection.on_back.remove(self._broken)
+            self._bus.connection.on_back.discard(self._broken)
             await self._puller.close()
             self._puller = None
 
