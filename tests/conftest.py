@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from nats.js import JetStreamContext
 
 from bus.server import EmbeddedServer, Options
 
+# A shell that starts the suite in the background has its processes ignore Ctrl-C, which the tests' own would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # An example's deadline is a timed assertion, which a loaded machine fails. All else is as it was, also what CI adds.
 settings.register_profile("untimed", settings.default, deadline=None)
 settings.load_profile("untimed")
