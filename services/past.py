@@ -156,9 +156,9 @@ def _daemons(then: Past) -> list[DaemonLine]:
                     boot_id=data.boot_id,
                     version=data.version,
                 )
-                found.append(with_exit(line, exits.get(seat), then.at))
             case data:
-                found.append(missing(seat, data))
+                line = missing(seat, data)
+        found.append(with_exit(line, exits.get(seat), then.at))
     return sorted(found, key=lambda line: (line.daemon != "launcher", line.name))
 
 

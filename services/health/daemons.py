@@ -57,8 +57,9 @@ class DaemonLine(msgspec.Struct, frozen=True, kw_only=True):
     #: Seconds for which its event loop has stood still, and what in; 0 while it turns.
     stuck_s: float = 0.0
     stuck_in: str = ""
-    #: When its process last ended by itself or was killed, if that was lately, and how.
+    #: When its process last ended by itself or was killed, if that was lately, in which message of CONTROL, and how.
     exited_at: datetime | None = None
+    exited_seq: int = 0
     exit_status: int = 0
     #: What a person has to know or do.
     note: str = ""
@@ -111,7 +112,9 @@ def with_exit(line: DaemonLine, exited: Recorded | None, now: datetime) -> Daemo
     """The line with the last exit of its seat, if that was lately."""
     if exited is None or exited.data is None or (now - exited.stored_at).total_seconds() > RECENT_EXIT_S:
         return line
-    return msgspec.structs.replace(line, exited_at=exited.stored_at, exit_status=exited.data.status)
+    return msgspec.structs.replace(
+        line, exited_at=exited.stored_at, exited_seq=exited.seq, exit_status=exited.data.status
+    )
 
 
 def missing(seat: str, last: daemon_events.DaemonEvent) -> DaemonLine:

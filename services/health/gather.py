@@ -149,10 +149,13 @@ async def _daemons(bus: Bus, beats: list[Heartbeat], now: datetime) -> list[Daem
     newest: dict[str, Heartbeat] = {}
     for beat in sorted(beats, key=lambda b: b.started_at):
         newest[control_id(beat.instance, beat.host)] = beat
-    exits = await asyncio.gather(*(bus.store.last(CONTROL, f"ctl.daemon.{seat}.exited") for seat in newest))
-    lines = [with_exit(line_of(beat, now), exited, now) for beat, exited in zip(newest.values(), exits, strict=True)]
-    lines += [missing(seat, last) for seat, last in (await roster.silent(bus, beats)).items()]
-    return sorted(lines, key=lambda line: (line.daemon != "launcher", line.name))
+    lines = {seat: line_of(beat, now) for seat, beat in newest.items()}
+    lines |= {seat: missing(seat, last) for seat, last in (await roster.silent(bus, beats)).items()}
+    exits = await asyncio.gather(*(bus.store.last(CONTROL, f"ctl.daemon.{seat}.exited") for seat in lines))
+    return sorted(
+        (with_exit(line, exited, now) for line, exited in zip(lines.values(), exits, strict=True)),
+        key=lambda line: (line.daemon != "launcher", line.name),
+    )
 
 
 def _errors(facts: Facts | None) -> tuple[ErrorLine, ...]:

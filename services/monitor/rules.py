@@ -181,7 +181,7 @@ def daemons(seen: Seen, limits: Monitor) -> Findings:
                 subject=subject,
                 title=f"{line.name} ended ({describe(line.exit_status)}) and was restarted",
                 since=line.exited_at,
-                evidence=evidence,
+                evidence=_exit_and(line, evidence),
                 command="systems tail 'ctl.daemon.>' --since 10m",
             )
 
@@ -217,9 +217,15 @@ def _down(line: DaemonLine, subject: str, at: datetime, last: Said | None) -> Fi
         subject=subject,
         title=f"{line.name} is down" + (f": {line.note}" if line.note else ""),
         since=since,
-        evidence=(last.evidence,) if last is not None else (),
+        evidence=_exit_and(line, (last.evidence,) if last is not None else ()),
         command=f"systems start {line.name}",
     )
+
+
+def _exit_and(line: DaemonLine, last: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
+    """What shows that a daemon ended: its exit, which its restart may already have followed as the last word about it."""
+    shown = {Evidence("CONTROL", line.exited_seq), *last} if line.exited_seq else last
+    return tuple(sorted(shown, key=lambda one: one.seq))
 
 
 def cards(seen: Seen, _limits: Monitor) -> Findings:

@@ -132,6 +132,7 @@ def error(**more: Any) -> dict[str, Any]:
 
 EXITED = said(daemon.Exited(daemon="agent_runner-1", host="h", pid=7, restart_in_s=0.1))
 EXITED_LONG_AGO = said(daemon.Exited(daemon="agent_runner-1", host="h", pid=7), age_s=40)
+RESTARTED = said(daemon.Started(daemon="agent_runner", boot_id="b2", host="h", pid=8), age_s=1)
 MISSED = schedule.Missed(schedule="nightly", project="shop", role="coder", due=NOW, reason=schedule.MissReason.TOO_LATE)
 
 CASES: dict[str, tuple[dict[str, Any], list[tuple[Kind, Severity, str]]]] = {
@@ -284,6 +285,15 @@ def test_rule_says_what_is_wrong(name: str) -> None:
         assert words in finding.title
         assert finding.since <= NOW
         assert finding.subject
+
+
+@pytest.mark.parametrize("state", [State.DOWN, State.ALIVE])
+def test_end_of_a_daemon_is_shown_by_its_exit(state: State) -> None:
+    """A daemon that ended is shown by its exit also when its restart is the last word about it, and that comes after it."""
+    change = runner(state=state, exited_at=NOW, exited_seq=4) | {"daemons": {"agent_runner-1_h": RESTARTED}}
+    found = rules.judge(msgspec.structs.replace(GOOD, **change), LIMITS)
+    assert found[0].kind in {Kind.DAEMON_DOWN, Kind.DAEMON_ENDED}
+    assert found[0].evidence == (ev.Evidence("CONTROL", 4), ev.Evidence("CONTROL", 5))
 
 
 def test_every_kind_has_its_rule_or_its_watcher() -> None:
