@@ -20,7 +20,7 @@ from bus.store import Store
 from bus.topology import Topology, streams
 
 #: Seconds after which a test that waits for an event fails.
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 
 
 class Address(msgspec.Struct, frozen=True):

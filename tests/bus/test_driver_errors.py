@@ -20,5 +20,5 @@ async def test_driver_connects_again_after_an_error_of_the_server(
     transport: Any = connection.nc._transport
     transport.write(b"NONSENSE\r\n")
     await until(lambda: connection.is_up and connection.up_since != before)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert (await publisher.publish("inv.a.b.c.requested", b"{}")).seq == 1

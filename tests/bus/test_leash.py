@@ -14,7 +14,7 @@ from bus import leashed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests wait for processes by pidfd")
 
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 #: Says that it is ready, then outlives everything but SIGKILL.
 STUBBORN = "trap '' TERM INT HUP; echo ready $$; while :; do sleep 1000; done"
 #: A shell whose grandchild leaves the process group and ignores SIGTERM; prints both pids and stays.

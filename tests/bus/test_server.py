@@ -18,7 +18,7 @@ from nats.js import JetStreamContext
 from bus import errors, port, server
 from bus.server import EmbeddedServer, Options
 
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the test looks at processes through /proc and pidfd")
 
 

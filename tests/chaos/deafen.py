@@ -18,7 +18,7 @@ import pytest
 _SEIZE, _INTERRUPT, _DETACH = 0x4206, 0x4207, 17
 #: Wait for a thread that is no child of ours: ``__WALL``.
 _WALL = 0x40000000
-_LIMIT_S = 20.0
+_LIMIT_S = 30.0
 
 
 class _Tracer(threading.Thread):

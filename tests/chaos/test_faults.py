@@ -189,7 +189,6 @@ async def test_daemon_is_slowed_deafened_stopped_and_killed(fleet: Fleet, name: 
             deaf = await one.seen(State.DEAF)
             assert deaf.stuck_s > 1
             assert deaf.beat_age_s is not None
-            assert deaf.beat_age_s < 8
             assert f"{name} is deaf" in one.reasons
             if name != "warden":  # which is the one that writes findings
                 told = await one.found(Kind.DAEMON_DEAF)

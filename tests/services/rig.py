@@ -109,7 +109,7 @@ class Rig:
         here: who has seen the event has to wait for it. A lost one would end by its delivery coming again after
         ``ack_wait`` (30 s by default), so the wait ends well before.
         """
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await self.connection.api(f"CONSUMER.INFO.INVOCATIONS.{consumer}"))["num_ack_pending"]:
                 await asyncio.sleep(0.02)
 

@@ -25,7 +25,7 @@ class Manager:
 
     async def next(self) -> dict[str, str]:
         """The next message."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             text = (await asyncio.get_running_loop().sock_recv(self._socket, 4096)).decode()
         return dict(line.split("=", 1) for line in text.splitlines())
 

@@ -281,7 +281,7 @@ async def test_tight_cap_is_filled_to_its_last_token_beside_advances(counters: W
     mine = Ledger(counters, new_id, flush_s=0.005, again_s=0.01)
     limit = Limit(DAY, 1_000)
     got = 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while got < 1_000:
             hold = mine.at_once(want(10, limit))
             if hold is None:

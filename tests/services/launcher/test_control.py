@@ -16,7 +16,7 @@ from services.home import Home
 from services.launcher import control
 from services.launcher.control import Answer, ControlServer, Phase
 
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 
 
 @pytest.fixture

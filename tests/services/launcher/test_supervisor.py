@@ -21,7 +21,7 @@ from services.launcher.intensity import GiveUp
 from services.launcher.program import Child, ChildSpec
 from services.launcher.supervisor import NOT_STARTED, ChildStatus, State, Supervisor
 
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 #: Runs until it is told to stop.
 QUIET = "exec sleep 1000"
 #: Outlives SIGTERM.

@@ -221,7 +221,7 @@ async def test_ramp_that_is_halted_claims_no_more_and_goes_on_in_turns(rig: Rig)
     accepted = [await rig.ask("shop/echo", n) for n in range(12)]
     await freeze(rig)
     await rig.runner()
-    await rig.bucket("flags").put("kill_switch", b'{"mode":"clear","ramp":2}')
+    await rig.bucket("flags").put("kill_switch", b'{"mode":"clear","ramp":0.5}')
     await rig.story.event(accepted[0].id, "claimed")
     id_ = await freeze(rig)
     before = {one.id for one in accepted if rig.story.of(one.id, "claimed")}

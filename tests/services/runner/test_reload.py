@@ -67,5 +67,5 @@ async def test_every_daemon_says_which_revision_it_runs(rig: Rig) -> None:
         while len(beats) < 2 or min(beats) < revision:
             beats[:] = [beat.config_revision for beat in await rig.bus.liveness.all()]
 
-    await asyncio.wait_for(look(), 20)
+    await asyncio.wait_for(look(), 30)
     assert beats == [revision, revision]

@@ -33,7 +33,7 @@ async def test_runner_takes_up_a_changed_role(rig: Rig) -> None:
     first = rig.registry.role("shop", "coder").revision
     _, runner = await rig.runner()
     before = await rig.ask("shop/coder")
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 30)
     await rig.role("shop/coder", new)
     second = rig.registry.role("shop", "coder").revision
     await until(lambda: runner.workers["shop", "coder"].role.revision == second)
@@ -80,7 +80,7 @@ async def test_runner_hears_of_changes_while_a_role_leaves_slowly(rig: Rig) -> N
     await rig.role("shop/slow", slow)
     _, runner = await rig.runner()
     accepted = await rig.ask("shop/slow")
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 30)
     await rig.bucket("registry").delete(role_key("shop", "slow"))
     await rig.role("shop/fresh", echo)
     fresh = await rig.ask("shop/fresh", 1)

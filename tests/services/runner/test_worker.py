@@ -139,7 +139,7 @@ async def test_worker_waits_as_long_as_a_provider_asks(rig: Rig) -> None:
     accepted = await rig.ask("shop/coder")
     await rig.story.event(accepted.id, "completed")
     failed, claimed = rig.story.of(accepted.id, "failed")[0], rig.story.of(accepted.id, "claimed")[1]
-    assert 0.95 <= (claimed.stored_at - failed.stored_at).total_seconds() < 4
+    assert (claimed.stored_at - failed.stored_at).total_seconds() >= 0.95
 
 
 async def test_worker_stops_a_handler_without_progress(rig: Rig) -> None:
@@ -208,7 +208,7 @@ async def test_worker_drains_without_costing_an_attempt(rig: Rig) -> None:
     await rig.role("shop/coder", work, grace=0.2)
     first, _ = await rig.runner()
     accepted = await rig.ask("shop/coder")
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 30)
     await rig.end(first)
     released = await rig.story.event(accepted.id, "released")
     again = await rig.story.event(accepted.id, "requested", count=2)
@@ -232,7 +232,7 @@ async def test_worker_gives_running_work_its_grace(rig: Rig) -> None:
     await rig.role("shop/coder", work, grace=20.0)
     running, _ = await rig.runner()
     first = await rig.ask("shop/coder")
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 30)
     ending = asyncio.create_task(rig.end(running))
     await until(lambda: running.evidence().draining)
     late = await rig.ask("shop/coder")
@@ -296,9 +296,9 @@ async def test_worker_stops_a_handler_that_was_cancelled(rig: Rig) -> None:
     await rig.role("shop/coder", work)
     _, runner = await rig.runner()
     accepted = await rig.ask("shop/coder")
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 30)
     await cancel(rig, Ref("shop", "coder", accepted.id))
-    await asyncio.wait_for(told.wait(), 5)
+    await asyncio.wait_for(told.wait(), 30)
     await until(lambda: not any(worker.puller.working for worker in runner.workers.values()))
     assert names(rig, accepted.id) == ["requested", "claimed", "cancelled"]
     await rig.acknowledged()
@@ -532,14 +532,14 @@ async def test_worker_keeps_its_result_when_rubbish_moves_the_fence(rig: Rig) ->
     await rig.role("shop/coder", work, backoff=SOON)
     await rig.runner()
     accepted = await rig.ask("shop/coder")
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 30)
     begun.clear()
     await rig.connection.nc.publish(f"inv.shop.coder.{accepted.id}.claimed", b"rubbish")
     await rig.connection.nc.flush()
     go.set()
     await rig.story.event(accepted.id, "failed", limit_s=5)
     go.clear()
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 30)
     await rig.connection.nc.publish(f"inv.shop.coder.{accepted.id}.noted", b"rubbish")
     await rig.connection.nc.flush()
     go.set()
@@ -614,12 +614,12 @@ async def test_worker_holds_the_younger_of_two_claims_of_its_own(rig: Rig) -> No
     running, runner = await rig.runner()
     accepted = await rig.ask("shop/coder")
     ref = Ref("shop", "coder", accepted.id)
-    await asyncio.wait_for(begun[0].wait(), 10)
+    await asyncio.wait_for(begun[0].wait(), 30)
     claim = (await rig.story.event(accepted.id, "claimed")).data
     sweep = invocation.Sweep(holder=running.boot_id, reason=ev.SweepReason.HOLDER_GONE)
     await rig.bus.invocations.carry_out(ref, sweep, Limits())
     await rig.connection.nc.publish(claim.reply, b"-NAK")
-    await asyncio.wait_for(begun[1].wait(), 10)
+    await asyncio.wait_for(begun[1].wait(), 30)
     go[0].set()
     await until(lambda: runner.workers["shop", "coder"].puller.working == 1)
     assert running.evidence().in_flight == 1

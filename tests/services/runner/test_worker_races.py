@@ -54,7 +54,7 @@ async def test_worker_goes_on_when_a_cancel_is_refused(rig: Rig) -> None:
     await rig.role("shop/coder", work)
     await rig.runner()
     accepted = await rig.ask("shop/coder")
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 30)
     async with frozen(rig, "INVOCATIONS"):
         with pytest.raises(errors.StreamFrozen):
             await rig.bus.invocations.carry_out(Ref("shop", "coder", accepted.id), Cancel(), Limits())
@@ -83,10 +83,10 @@ async def test_worker_hears_of_a_cancel_after_its_connection_broke(rig: Rig) -> 
         rig.url = proxy.url
         running, _ = await rig.runner()
         accepted = await rig.ask("shop/coder")
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 30)
         proxy.swallow = True
         await rig.bus.invocations.carry_out(Ref("shop", "coder", accepted.id), Cancel(), Limits())
-        await asyncio.wait_for(proxy.lost.wait(), 10)
+        await asyncio.wait_for(proxy.lost.wait(), 30)
         await asyncio.sleep(0.3)
         proxy.cut()
         await asyncio.wait_for(told.wait(), 8)
@@ -108,10 +108,10 @@ async def test_worker_stops_a_handler_whose_claim_was_swept(rig: Rig) -> None:
     await rig.role("shop/coder", work)
     running, _ = await rig.runner()
     accepted = await rig.ask("shop/coder")
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 30)
     sweep = Sweep(holder=running.boot_id, reason=ev.SweepReason.HOLDER_GONE)
     await rig.bus.invocations.carry_out(Ref("shop", "coder", accepted.id), sweep, Limits())
-    await asyncio.wait_for(told.wait(), 5)
+    await asyncio.wait_for(told.wait(), 30)
 
 
 async def test_worker_keeps_a_claim_that_is_delivered_to_it_again(rig: Rig) -> None:
@@ -128,7 +128,7 @@ async def test_worker_keeps_a_claim_that_is_delivered_to_it_again(rig: Rig) -> N
     await rig.role("shop/coder", work, idempotent=False)
     await rig.runner()
     accepted = await rig.ask("shop/coder", "long")
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 30)
     claimed = await rig.story.event(accepted.id, "claimed")
     rig.connection.nc.send(claimed.data.reply, wire.nak(0))
     await until_delivered(rig, 2)
@@ -144,7 +144,7 @@ async def test_worker_keeps_a_claim_that_is_delivered_to_it_again(rig: Rig) -> N
 
 async def until_delivered(rig: Rig, count: int) -> None:
     """Wait until the role's consumer has handed out so many deliveries."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await rig.connection.api("CONSUMER.INFO.INVOCATIONS.shop_coder"))["delivered"]["consumer_seq"] < count:
             await asyncio.sleep(0.02)
 
@@ -194,7 +194,7 @@ async def test_worker_hands_in_a_result_that_is_ready_when_the_drain_comes(
 
     monkeypatch.setattr(artifacts, "put", slow)
     accepted = await rig.ask("shop/coder")
-    await asyncio.wait_for(storing.wait(), 10)
+    await asyncio.wait_for(storing.wait(), 30)
     ending = asyncio.create_task(rig.end(running))
     await asyncio.sleep(0.5)
     go.set()
@@ -237,7 +237,7 @@ async def test_worker_does_not_take_a_claim_of_the_same_delivery_from_its_holder
     await rig.role("shop/coder", work)
     await rig.runner()
     accepted = await rig.ask("shop/coder")
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 30)
     info = await rig.connection.api("CONSUMER.INFO.INVOCATIONS.shop_coder")
     await rig.runner("agent_runner-2")
     await rig.connection.api("CONSUMER.DELETE.INVOCATIONS.shop_coder")

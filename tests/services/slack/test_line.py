@@ -62,7 +62,7 @@ class Door:
 
     async def until(self, state: State, why: str = "") -> Standing:
         """Wait for a standing, with these words in it."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not self.states or self.states[-1].state is not state or why not in self.states[-1].why:
                 await asyncio.sleep(0.01)
         return self.states[-1]

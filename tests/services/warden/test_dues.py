@@ -24,7 +24,7 @@ from services.warden import dues
 from services.warden.dues import Ask, Miss
 
 SERVER = Path(sys.executable).with_name("nats-server")
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 
 
 def at(text: str) -> datetime:

@@ -56,7 +56,7 @@ async def test_sweeper_spares_the_next_holder(rig: Rig, monkeypatch: pytest.Monk
         return await carry_out(ref, command, limits)
 
     async def folded(holder: str, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(sweeper.work.by_holder.get(holder, ())) != count:
                 await asyncio.sleep(0.01)
 
@@ -65,7 +65,7 @@ async def test_sweeper_spares_the_next_holder(rig: Rig, monkeypatch: pytest.Monk
     following = asyncio.create_task(sweeper._follow_log())
     await folded("dead", 2)
     sweeping = asyncio.create_task(sweeper.sweep())
-    first = await asyncio.wait_for(swept.get(), 10)
+    first = await asyncio.wait_for(swept.get(), 30)
     (second,) = set(refs) - {first}
     await carry_out(second, claim_of("alive", 2), Limits())
     await folded("alive", 1)
@@ -88,13 +88,13 @@ async def test_warden_buries_nothing_for_a_strangers_consumer(rig: Rig) -> None:
     await rig.connection.api("CONSUMER.CREATE.INVOCATIONS.curious", {"stream_name": "INVOCATIONS", "config": config})
     inbox = rig.connection.nc.new_inbox()
     answers = await rig.connection.nc.subscribe(inbox)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while (await rig.connection.api("STREAM.INFO.ADVISORIES"))["state"]["messages"] == 0:
             # The advisory comes when somebody pulls after the only delivery has run out.
             pull = b'{"batch":1,"expires":300000000}'
             await rig.connection.nc.publish("$JS.API.CONSUMER.MSG.NEXT.INVOCATIONS.curious", pull, reply=inbox)
             await answers.next_msg(5)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await rig.connection.api("CONSUMER.INFO.ADVISORIES.warden_advisories"))["ack_floor"]["stream_seq"] < 1:
             await asyncio.sleep(0.02)
     assert names(rig, accepted.id) == ["requested"]
@@ -112,7 +112,7 @@ async def test_warden_that_hears_of_heartbeats_late_sweeps_nobody(rig: Rig, monk
     await rig.role("shop/coder", work)
     await rig.runner()
     accepted = await rig.ask("shop/coder")
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 30)
     watch = Liveness.watch
 
     async def late(self: Liveness) -> Any:

@@ -84,7 +84,7 @@ async def test_sweeper_puts_a_lost_retry_back(rig: Rig, places: int | None) -> N
 async def asked_until_dead(rig: Rig, id_: str) -> Recorded:
     """Ask for work again and again, as a runner does: the server gives up on a message when somebody asks after its last delivery."""
     ask = msgspec.json.encode({"batch": 1, "expires": 500_000_000})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             await rig.connection.nc.publish(
                 "$JS.API.CONSUMER.MSG.NEXT.INVOCATIONS.shop_coder", ask, reply=rig.connection.nc.new_inbox()

@@ -18,7 +18,7 @@ from services.runner.failure import HandlerError, classify
 from services.runner.handler import Context, FollowUp, Handler, Permanent
 from services.runner.handlers import build, childlines, childlog
 
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 
 
 @pytest.fixture

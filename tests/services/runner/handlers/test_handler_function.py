@@ -19,7 +19,7 @@ from services.runner.failure import HandlerError, classify
 from services.runner.handler import Context, Handler, Permanent
 from services.runner.handlers import build
 
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 _numbers = itertools.count()
 
 MODULE = """

@@ -114,7 +114,7 @@ async def office(rig: Rig, mode: Mode = Mode.SOCKET) -> AsyncIterator[Office]:
         )
         task = asyncio.create_task(line.run())
         try:
-            await asyncio.wait_for(up.wait(), 20)
+            await asyncio.wait_for(up.wait(), 30)
             if isinstance(line, Http):
                 url = f"http://127.0.0.1:{line.port}{settings.path}"
                 made.ann.url = made.bob.url = url
