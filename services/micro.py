@@ -13,6 +13,7 @@ from importlib.metadata import version
 
 import msgspec
 import structlog
+from nats import errors as driver
 from nats.micro import add_service
 from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, EndpointStats, Service, ServiceConfig
@@ -24,6 +25,8 @@ from services.daemon import Bus
 
 log = structlog.get_logger()
 
+#: Seconds that the server gets to confirm new endpoints.
+_HEARD_S = 2
 #: Refusals that end by themselves: the same request may be answered in a moment.
 LATER = (errors.BusUnreachable, errors.StreamFrozen, GuardRefused)
 
@@ -87,6 +90,16 @@ class Micro:
                 EndpointConfig(name=endpoint, subject=subject, handler=self._spawner(endpoint, handler))
             )
         self._services.append(service)
+        await self._heard()
+
+    async def _heard(self) -> None:
+        """Wait until the server knows the endpoints: who is told that we answer, and asks, shall not hear that nobody is there."""
+        if not self._bus.connection.is_up:
+            return  # it hears of them when it is back
+        try:
+            await self._bus.connection.nc.flush(_HEARD_S)
+        except driver.Error as exc:
+            log.info("endpoints_unconfirmed", error=repr(exc))
 
     def _stats(self, stats: EndpointStats) -> dict[str, int]:
         """What `nats micro stats` shows as an endpoint's own data."""

@@ -63,6 +63,8 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
         environ=os.environ,
         first=running.goes_first,
     )
+    # Before it is announced: who hears that a warden is there may ask it.
+    await warden.open()
     task = running.accompany("warden", together(warden.run(), monitor.run(), incidents.run()))
     await running.announce()
     answer_freezes(running, Receipts(running))

@@ -62,19 +62,20 @@ class Warden:
         self._ticks = Ticks(bus, registry, requests)
         self._services = Services(bus, registry, requests, self.facts)
         self._changed = asyncio.Event()
-        self._opened = asyncio.Event()
         self._looked_up: set[str] = set()
         #: Micro services of what runs beside the warden: name, description, endpoints.
         self.beside: list[tuple[str, str, Endpoints]] = []
 
-    async def run(self) -> None:
-        """For ever."""
-        self._registry.on_change = self._registry_changed
+    async def open(self) -> None:
+        """Begin to answer: what is asked from now on is heard."""
         await self._services.open()
         await self._services.serve("quota", "Caps, and what is spent", self.treasurer.endpoints)
         for name, description, endpoints in self.beside:
             await self._services.serve(name, description, endpoints)
-        self._opened.set()
+
+    async def run(self) -> None:
+        """For ever, after :meth:`open`."""
+        self._registry.on_change = self._registry_changed
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.sweeper.run())
@@ -92,8 +93,7 @@ class Warden:
             await self._services.close()
 
     async def ready(self) -> None:
-        """Wait until it answers, and has read all that was in the log at its start."""
-        await self._opened.wait()
+        """Wait until it has read all that was in the log at its start."""
         await self.sweeper.caught_up()
 
     def _registry_changed(self, _key: str) -> None:

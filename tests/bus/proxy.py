@@ -23,6 +23,8 @@ class Proxy:
         self.sent = bytearray()
         #: Bytes from the server are dropped while this is set.
         self.swallow = False
+        #: Seconds for which what a client sends is on its way.
+        self.slow_s = 0.0
         #: Set when bytes were dropped or a connection was cut.
         self.lost = asyncio.Event()
         self.port = 0
@@ -71,6 +73,7 @@ class Proxy:
         try:
             while data := await reader.read(65536):
                 if up:
+                    await asyncio.sleep(self.slow_s)
                     self.sent += data
                 if up and self._cut_at is not None and self._cut_at in data:
                     writer.write(data[: data.index(self._cut_at)])
