@@ -81,6 +81,9 @@ class Gate:
     async def open(self) -> None:
         """Read the flags and trips once, then keep watching."""
         self._heard = await self._connection.nc.sink("$KV.flags.>", self._hear)
+        # A question that went down with the server is asked again as soon as it is back, not a second later: two in a row, and
+        # writes would be refused although the server is there.
+        self._connection.on_back.add(self._nudged.set)
         await self._look(STALE_S)
         await self._read_trips()
         self._tasks = [
@@ -90,6 +93,7 @@ class Gate:
 
     async def close(self) -> None:
         """Stop watching."""
+        self._connection.on_back.discard(self._nudged.set)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -41,6 +41,13 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
     home = Home(running.home)
     warden = Warden(bus, registry, requests_of(bus, registry), home.run, home.archive)
     running.evidence = warden.evidence
+    announced = asyncio.Event()
+
+    async def ready() -> None:
+        # A sweep before its own start is told would still find the warden away.
+        await announced.wait()
+        await warden.ready()
+
     monitor = Monitor(
         bus,
         registry,
@@ -48,7 +55,7 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
         store=home.nats,
         facts=warden.facts,
         work=lambda: warden.sweeper.work,
-        ready=warden.ready,
+        ready=ready,
         requests=requests_of(bus, registry),
         carry=Proposed(bus, registry, home, running.instance).carry,
     )
@@ -67,6 +74,7 @@ async def start_warden(running: Daemon) -> asyncio.Task[None]:
     await warden.open()
     task = running.accompany("warden", together(warden.run(), monitor.run(), incidents.run()))
     await running.announce()
+    announced.set()
     answer_freezes(running, Receipts(running))
     watch_ring(running)
     return task

@@ -115,11 +115,12 @@ async def _is_ready(home: Home) -> bool:
         if answer.phase is not Phase.READY:
             return False
         async with operator(Common(home=home.path)) as session:
-            alive = {beat.instance for beat in await session.bus.liveness.all()}
+            # By pid as well: the beats of those that died with a launcher before outlive them for a while.
+            alive = {(beat.instance, beat.pid) for beat in await session.bus.liveness.all()}
     except errors.BusError:
         # Not there yet; whoever waits for us has the deadline.
         return False
-    return {child.name for child in answer.children} - {"nats-server"} <= alive
+    return {(child.name, child.pid) for child in answer.children if child.name != "nats-server"} <= alive
 
 
 def last_words(home: Home) -> str:

@@ -241,11 +241,18 @@ class Sweeper:
 
     async def _scan_for_ever(self) -> None:
         await self._caught_up.wait()
+        stood = False
         while True:
             await asyncio.sleep(_SCAN_EVERY_S)
+            stood = stood or self._still()
             if not self._bus.connection.is_up or self.lag > 0 or self._still():
                 # What we have not folded yet may be just the event that we would miss.
                 continue
+            if stood:
+                # What was handed out before or in a freeze has waited for the freeze: its time begins now.
+                for item in self.work.open.values():
+                    item.handed_at = 0.0
+                stood = False
             try:
                 await self.scan()
             except errors.BusError as exc:

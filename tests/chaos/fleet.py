@@ -19,6 +19,7 @@ import msgspec
 
 from bus import context
 from bus.author import Author
+from bus.refusal import GuardRefused, Reason
 from bus.store import CONTROL, DEAD_LETTERS
 from services.cli.fleet import launcher_command, until_ready
 from services.daemon import Bus, open_bus
@@ -116,6 +117,8 @@ class Fleet:
                     self.launcher.poll()  # so that the dead one is no zombie
                 await asyncio.sleep(0.05)
                 assert left is not None
+        if self.launcher is not None:
+            self.launcher.poll()  # it may have died since it was last looked at
 
     async def down(self) -> None:
         """End whatever runs, gracefully if a launcher is there; then nothing may be left."""
@@ -186,8 +189,14 @@ class Desk:
         self.dead = Story(bus.connection, DEAD_LETTERS)
 
     async def ask(self, path: str, input: Any = None, **more: Any) -> Accepted:
-        """Request a role."""
-        return await self.requests.submit(Ask(role=path, input=msgspec.Raw(msgspec.json.encode(input)), **more))
+        """Request a role; again, when the server was away for so long that the kill switch could not be read."""
+        while True:
+            try:
+                return await self.requests.submit(Ask(role=path, input=msgspec.Raw(msgspec.json.encode(input)), **more))
+            except GuardRefused as exc:
+                if exc.refusal.reason is not Reason.UNVERIFIED_FLAG:
+                    raise
+                await self.bus.gate.opened()
 
     async def ask_many(self, path: str, count: int, *, at_once: int = 64) -> list[str]:
         """Request a role `count` times with the inputs 0, 1, 2, …: the ids of what was accepted."""

@@ -53,6 +53,26 @@ def events(desk: Desk, kind: Kind, event: type, subject: str = "") -> list[Recor
     return [r for r in desk.control.records if isinstance(r.data, event) and r.subject.split(".")[2] in prints]
 
 
+async def closed(desk: Desk, opened: Recorded) -> None:
+    """Wait until a finding is over."""
+    print_ = opened.subject.split(".")[2]
+    await desk.control.subject(
+        lambda r: r.seq > opened.seq and isinstance(r.data, ev.Closed) and r.subject.split(".")[2] == print_
+    )
+
+
+async def clear(desk: Desk, kind: Kind, subject: str) -> None:
+    """Wait until no finding of a kind about a subject that begins so is open."""
+    await desk.control.until(
+        lambda: len(events(desk, kind, ev.Opened, subject)) == len(events(desk, kind, ev.Closed, subject))
+    )
+
+
+def late_ones(desk: Desk) -> list[Recorded]:
+    """The findings that the runner is late or slow."""
+    return events(desk, Kind.DAEMON_LATE, ev.Opened, "agent_runner-1@")
+
+
 async def begun(desk: Desk) -> None:
     """Wait for the first sweep: the fleet is up, and whoever is away from now on is missed."""
     await desk.control.until(
@@ -74,48 +94,56 @@ async def test_daemons_that_die_stop_go_deaf_and_slow_are_told_apart(fleet: Flee
         )
         dead = (events(desk, Kind.DAEMON_DOWN, ev.Opened) or events(desk, Kind.DAEMON_ENDED, ev.Opened))[0].data
         assert dead.subject.startswith("agent_runner-1@")
+        await desk.control.until(lambda: events(desk, Kind.DAEMON_ENDED, ev.Opened))
+        ended = events(desk, Kind.DAEMON_ENDED, ev.Opened)[0].data
         exited = next(r for r in desk.control.records if r.subject.endswith(".exited"))
         # First the exit; its restart, where the sweep came after it, is the other half.
-        assert dead.evidence[0] == ev.Evidence("CONTROL", exited.seq)
-        await desk.control.until(lambda: events(desk, Kind.DAEMON_ENDED, ev.Opened))
+        assert ended.evidence[0] == ev.Evidence("CONTROL", exited.seq)
         pid = await fleet.pid("agent_runner-1", other_than=pid)
         # Blocked for a while: it works, and is slow. How its loop turns is looked at from its first beat on.
         async with asyncio.timeout(LIMIT_S):
             while pid not in {beat.pid for beat in await desk.bus.liveness.all()}:
                 await asyncio.sleep(0.05)
+        # Every daemon may have been slow for a moment in its start.
+        await clear(desk, Kind.DAEMON_LATE, "agent_runner-1@")
+        before = desk.control.records[-1].seq
         os.kill(pid, signal.SIGSTOP)
         await asyncio.sleep(3.5)
         os.kill(pid, signal.SIGCONT)
-        await desk.control.until(lambda: events(desk, Kind.DAEMON_LATE, ev.Opened))
-        slow = events(desk, Kind.DAEMON_LATE, ev.Opened)[0].data
-        assert "agent_runner-1 is slow: its event loop was late by 3" in slow.title
-        await desk.control.until(lambda: events(desk, Kind.DAEMON_LATE, ev.Closed))
+        slow = await desk.control.subject(lambda r: r.seq > before and r in late_ones(desk))
+        assert "agent_runner-1 is slow: its event loop was late by " in slow.data.title
+        await closed(desk, slow)
         # Deaf: its consumer is gone, and it beats on.
         await desk.bus.connection.api("CONSUMER.DELETE.INVOCATIONS.shop_coder")
-        await desk.control.until(lambda: events(desk, Kind.DAEMON_DEAF, ev.Opened))
-        deaf = events(desk, Kind.DAEMON_DEAF, ev.Opened)[0].data
+        await desk.control.until(lambda: events(desk, Kind.DAEMON_DEAF, ev.Opened, "agent_runner-1@"))
+        deaf = events(desk, Kind.DAEMON_DEAF, ev.Opened, "agent_runner-1@")[0]
         # It may be so young that nothing has ever reached it.
-        assert deaf.title.startswith("agent_runner-1 is deaf: it beats, and nothing has ")
+        assert deaf.data.title.startswith("agent_runner-1 is deaf: it beats, and nothing has ")
         assert any("shop_coder" in r.data.subject for r in events(desk, Kind.DRIFT, ev.Opened))
         # Its loop turns, so nobody kills it: a restart may not help, and a person is handed the case until it hears again.
-        handed = await desk.control.subject(lambda r: isinstance(r.data, cards.Opened))
+        handed = await desk.control.subject(lambda r: isinstance(r.data, cards.Opened), limit_s=90)
         assert (handed.data.pid, handed.data.reason) == (pid, "deaf")
         assert f"systems restart agent_runner-1 --reason deaf --home {fleet.home.path}" in handed.data.command
         applied = await fleet.systems("apply")
         assert applied.status == 0, applied.err
-        await desk.control.until(lambda: events(desk, Kind.DAEMON_DEAF, ev.Closed))
+        await closed(desk, deaf)
         heard = await desk.control.subject(lambda r: isinstance(r.data, cards.Closed))
         assert (heard.data.reason, heard.data.boot_id) == ("heard", handed.data.boot_id)
         # Stopped: late when its beat is, and none of it when it goes on.
+        await clear(desk, Kind.DAEMON_LATE, "agent_runner-1@")
         os.kill(pid, signal.SIGSTOP)
         try:
             # Late is told before the watchdog would act.
-            await desk.control.until(lambda: len(events(desk, Kind.DAEMON_LATE, ev.Opened)) >= 2)
-            late = events(desk, Kind.DAEMON_LATE, ev.Opened)[-1].data
-            assert "agent_runner-1 is late: its last beat is 1" in late.title
+            late = await desk.control.subject(
+                lambda r: (
+                    isinstance(r.data, ev.Opened)
+                    and r.data.kind is Kind.DAEMON_LATE
+                    and "agent_runner-1 is late: its last beat is 1" in r.data.title
+                )
+            )
         finally:
             os.kill(pid, signal.SIGCONT)
-        await desk.control.until(lambda: len(events(desk, Kind.DAEMON_LATE, ev.Closed)) >= 2)
+        await closed(desk, late)
 
 
 @pytest.mark.soak
@@ -152,8 +180,11 @@ async def test_warden_that_is_given_up_on_is_an_ultra_of_the_launcher(fleet: Fle
         os.kill(pid, signal.SIGKILL)
         await desk.control.until(lambda: events(desk, Kind.DAEMON_SILENT, ev.Opened, "warden"))
         found = events(desk, Kind.DAEMON_SILENT, ev.Opened, "warden")[0].data
-        assert (found.by, found.severity) == ("launcher", ev.Severity.ULTRA)
-        assert "systems start warden" in found.command
+        # The runner, its neighbour in the ring, may have been quicker; the card has the command in any case.
+        assert found.by in {"launcher", "agent_runner-1"}
+        assert found.severity is ev.Severity.ULTRA
+        handed = await desk.control.subject(lambda r: isinstance(r.data, cards.Opened))
+        assert "systems start warden" in handed.data.command
         raised = await fleet.systems("raise", "concern", "--title", "nobody is there")
         assert (raised.status, "the warden is away, and will find it" in raised.out) == (0, True)
         started = await fleet.systems("start", "warden")

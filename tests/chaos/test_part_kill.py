@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.soak]
 
 BIN = Path(sys.executable).parent
 OF = 3
+#: Seconds without a write after which files have come to rest.
+REST_S = 5.0
 #: Histories of the load, and what each of them is made of.
 ROUNDS, STEPS = 24, 60
 ORDER = (INVOCATIONS, CONTROL, DEAD_LETTERS)
@@ -78,16 +81,18 @@ class Process:
         lines = [line for line in self._lines.read_bytes().split(b"\n")[:-1] if line]
         return msgspec.json.decode(lines[-1]) if lines else {}
 
-    async def writes(self, times: int) -> None:
-        """Wait until its files have changed so often: it is at work, wherever in it."""
+    async def writes(self, times: int, load: asyncio.Future[Any]) -> None:
+        """Wait until its files have changed so often, or have come to rest behind the load: it is at work, wherever in it."""
 
         def state() -> list[tuple[int, int]]:
             return [(f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else (0, 0) for f in self._files]
 
         async with asyncio.timeout(LIMIT_S):
-            for _ in range(times):
-                before = state()
+            for n in range(times):
+                before, since = state(), time.monotonic()
                 while state() == before:
+                    if n and load.done() and time.monotonic() - since > REST_S:
+                        return
                     assert self.process.poll() is None, "the part ended by itself: see its .err"
                     await asyncio.sleep(0.001)
 
@@ -147,7 +152,7 @@ async def test_parts_that_are_killed_merge_into_what_one_projector_has(server: E
             share = rounds[chance * ROUNDS // 2 : (chance + 1) * ROUNDS // 2]
             loading = asyncio.create_task(load(stand, share))
             # While its tables are made, then somewhere among its checkpoints and copies.
-            await parts[1].writes(1 + 3 * chance)
+            await parts[1].writes(1 + 3 * chance, loading)
             parts[1].kill()
             await loading
             parts[1] = Process(server, 1, folder)

@@ -6,7 +6,9 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -34,6 +36,8 @@ HANDLERS = """
 async def work(input):
     return input
 """
+#: Seconds without a write after which files have come to rest.
+REST_S = 5.0
 STREAMS = ("INVOCATIONS", "CONTROL", "DEAD_LETTERS", "ADVISORIES")
 
 
@@ -86,12 +90,14 @@ class Victim:
     def _state(self) -> list[tuple[int, int]]:
         return [(f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else (0, 0) for f in self._files]
 
-    async def writes(self, times: int) -> None:
-        """Wait until its files have changed so often: it is at work, wherever in it."""
+    async def writes(self, times: int, load: asyncio.Future[Any]) -> None:
+        """Wait until its files have changed so often, or have come to rest behind the load: it is at work, wherever in it."""
         async with asyncio.timeout(LIMIT_S):
-            for _ in range(times):
-                before = self._state()
+            for n in range(times):
+                before, since = self._state(), time.monotonic()
                 while self._state() == before:
+                    if n and load.done() and time.monotonic() - since > REST_S:
+                        return
                     assert self.process.poll() is None, "the projector ended by itself: see logs/projector.log"
                     await asyncio.sleep(0.001)
 
@@ -115,7 +121,7 @@ async def test_projector_that_is_killed_misses_and_doubles_nothing(fleet: Fleet,
             victim = Victim(fleet)
             try:
                 # At its first write, at its second, at its third: in a checkpoint, in a copy, and with rows in its memory alone.
-                await victim.writes(1 + n % 3)
+                await victim.writes(1 + n % 3, asking)
             finally:
                 victim.kill()
             ids += await asking

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -42,10 +44,10 @@ class Manager:
     def _hear(self) -> None:
         self._heard.put_nowait(self._socket.recv(4096).decode())
 
-    async def until(self, condition: Callable[[str], bool]) -> list[str]:
+    async def until(self, condition: Callable[[str], object], *, limit_s: float = LIMIT_S) -> list[str]:
         """What was heard up to and with the first message that fulfils a condition."""
         heard: list[str] = []
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(limit_s):
             while not heard or not condition(heard[-1]):
                 heard.append(await self._heard.get())
         return heard
@@ -54,6 +56,12 @@ class Manager:
         """Hear nothing more."""
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
+
+
+def stands(text: str) -> int:
+    """Seconds for which the launcher says that its loop has not turned; 0 where it says nothing of the kind."""
+    found = re.match(r"STATUS=the launcher's event loop has not turned for (\d+)", text)
+    return int(found[1]) if found else 0
 
 
 @pytest.fixture
@@ -77,11 +85,17 @@ async def test_service_manager_hears_of_a_launcher_that_stands_still(
     assert any("STATUS=starting" in text for text in heard)
     await manager.until(lambda text: text == "WATCHDOG=1\nSTATUS=ready: 4 of 4 children run")
     pid = fleet.launcher.pid
-    with deafened(pid):
-        heard = await manager.until(lambda text: text.startswith("STATUS=the launcher's event loop has not turned"))
-        heard = await manager.until(
-            lambda text: text.startswith("STATUS=the launcher's event loop has not turned for 4")
-        )
+    with ExitStack() as stack:
+        for _ in range(10):
+            stack.enter_context(deafened(pid))
+            with suppress(TimeoutError):
+                await manager.until(stands, limit_s=5)
+                break
+            # It was stopped with the interpreter in its hand, and nobody can speak: that is another fault.
+            stack.close()
+        else:
+            raise AssertionError(f"pid {pid} says nothing whenever its main thread stands")
+        heard = await manager.until(lambda text: stands(text) >= 4)
         assert not any("WATCHDOG" in text for text in heard), heard
         # What systemd does after WatchdogSec; everything below ends with it.
         os.kill(pid, signal.SIGABRT)

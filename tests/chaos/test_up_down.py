@@ -52,7 +52,10 @@ async def test_fleet_goes_up_and_down_any_number_of_times(fleet: Fleet) -> None:
     try:
         again = await fleet.systems("up", "--detach", "--fleet", str(fleet.file))
         assert (again.status, "is up already" in again.out) == (0, True)
-        shown = await fleet.systems("status", "--output", "json")
+        # A daemon that has just come up may be too busy for a moment to answer.
+        async with asyncio.timeout(LIMIT_S):
+            while (shown := await fleet.systems("status", "--output", "json")).status:
+                await asyncio.sleep(0.5)
         panel = shown.json()
         assert (shown.status, panel["verdict"], panel["reasons"], panel["unseen"]) == (0, "nominal", [], [])
         daemons = {d["name"]: d for d in panel["daemons"]}
@@ -114,7 +117,8 @@ async def test_status_sees_a_runner_that_hangs(fleet: Fleet) -> None:
                 if states["agent_runner-2"] not in ("starting", "alive"):
                     break
                 await asyncio.sleep(0.5)
-        assert states["agent_runner-2"] == "late"
+        # Late for five seconds, then its last beat is gone.
+        assert states["agent_runner-2"] in {"late", "down"}
         assert (shown.status, shown.json()["verdict"]) == (1, "concern")
     finally:
         os.kill(pid, signal.SIGCONT)

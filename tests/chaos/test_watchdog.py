@@ -79,17 +79,26 @@ async def test_runner_whose_loop_a_handler_blocks_is_named_and_killed(fleet: Fle
         await at_work(desk, pid)
         blocked = await desk.ask("shop/coder", "block")
         waiting = await desk.ask("shop/coder", 1)
-        opened = await desk.control.subject(
-            lambda r: isinstance(r.data, finding.Opened) and r.data.kind in {Kind.DAEMON_LATE, Kind.DAEMON_DEAF}
-        )
-        assert f"shop/coder {blocked.id}: handlers.py:6 in work" in opened.data.title
-        (beat,) = [b for b in await desk.bus.liveness.all() if b.pid == pid]
-        assert beat.stuck_s > 1
+        async with asyncio.timeout(LIMIT_S):
+            while not (stuck := [b for b in await desk.bus.liveness.all() if b.pid == pid and b.stuck_s > 1]):
+                await asyncio.sleep(0.1)
+        (beat,) = stuck
         assert beat.in_flight >= 1
+        # Another daemon, and this one before, may have been slow for a moment.
+        await desk.control.subject(
+            lambda r: (
+                isinstance(r.data, finding.Opened)
+                and r.data.kind in {Kind.DAEMON_LATE, Kind.DAEMON_DEAF}
+                and r.data.subject.startswith("agent_runner-1@")
+                and f"shop/coder {blocked.id}: handlers.py:6 in work" in r.data.title
+            )
+        )
         asked = await desk.control.subject(lambda r: r in kills(desk, "agent_runner-1"))
         assert asked.data.who == "launcher"
         # It beat all the while: what is old is its last turn.
-        assert re.search(r"last beat \d s ago, last turn of its loop 1\d s ago", asked.data.why), asked.data.why
+        ages = re.search(r"last beat (\d+) s ago, last turn of its loop (\d+) s ago", asked.data.why)
+        assert ages is not None, asked.data.why
+        assert int(ages[1]) < 10 <= int(ages[2]), asked.data.why
         assert f"it stands in shop/coder {blocked.id}: handlers.py:6 in work" in asked.data.why
         exited = await desk.control.subject(lambda r: isinstance(r.data, Exited) and r.seq > asked.seq)
         assert (exited.data.pid, exited.data.status) == (pid, -signal.SIGKILL)

@@ -47,9 +47,9 @@ async def held(desk: Desk, door: Path) -> tuple[str, Recorded, Heartbeat]:
 
 
 def check_life(desk: Desk, id_: str) -> None:
-    """One sweep, one more claim, one completion. In between a put-back, if the server handed the work to the stopped one."""
+    """One sweep, one more claim, one completion. In between a put-back for each time that the server handed it to the stopped one."""
     names = desk.story.events[id_]
-    put_back = ["released", "requested"] if "released" in names else []
+    put_back = ["released", "requested"] * names.count("released")
     assert names == ["requested", "claimed", "swept", *put_back, "claimed", "completed"]
 
 
