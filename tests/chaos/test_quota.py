@@ -72,8 +72,8 @@ async def test_trace_stops_at_its_cap_to_the_token_and_finishes_after_a_raise(fl
                 await asyncio.sleep(1)
                 before = count
                 count, tokens = await used(desk)
-        assert tripped.used <= tokens <= tripped.used + tripped.held
-        assert tokens <= cap < tokens + tripped.needed
+        # Another runner may have been granted something smaller, that still fitted, while the trip was on its way to it.
+        assert tripped.used <= tokens <= cap < tokens + tripped.needed
         raised = await fleet.systems("quota", "raise", "shop/coder", "--to", str(total + 1), "--reason", "go on")
         assert raised.status == 0, raised.err
         async with asyncio.timeout(LIMIT_S):
