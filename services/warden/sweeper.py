@@ -244,8 +244,9 @@ class Sweeper:
         stood = False
         while True:
             await asyncio.sleep(_SCAN_EVERY_S)
-            stood = stood or self._still()
-            if not self._bus.connection.is_up or self.lag > 0 or self._still():
+            still = self._still()
+            stood = stood or still
+            if not self._bus.connection.is_up or self.lag > 0 or still:
                 # What we have not folded yet may be just the event that we would miss.
                 continue
             if stood:

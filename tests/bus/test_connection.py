@@ -38,8 +38,9 @@ def closed_port() -> int:
 async def test_connection_to_nobody_fails_with_the_remedy() -> None:
     """Where nobody listens, one sentence names the address, the cause and the remedy."""
     url = f"nats://127.0.0.1:{closed_port()}"
-    with pytest.raises(errors.BusUnreachable) as caught:
-        await connect(Address(url), "test")
+    async with asyncio.timeout(LIMIT_S):
+        with pytest.raises(errors.BusUnreachable) as caught:
+            await connect(Address(url), "test")
     assert str(caught.value).startswith(f"no NATS server answers at {url} (")
     assert str(caught.value).endswith("); start the fleet with `systems up`, or name another server")
     assert "Connect call failed" in caught.value.why

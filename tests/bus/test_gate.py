@@ -105,6 +105,22 @@ async def test_gate_refuses_when_the_flags_cannot_be_read(
     await gate.opened()
 
 
+async def test_gate_looks_as_soon_as_the_server_is_back(
+    gate: Gate, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, until: Callable[..., Any]
+) -> None:
+    """A server that is back is asked for the flags at once, and not when the next look is due."""
+    monkeypatch.setattr(gates, "_LOOK_S", 3600.0)
+    await server.stop()
+    await until(lambda: not gate._connection.is_up)
+    gate._nudged.set()  # whoever waits goes by the new pause from now on
+    await until(lambda: not gate._nudged.is_set())
+    lost = gate._connection.up_since
+    await server.start()
+    await until(lambda: gate._connection.up_since > lost)
+    # By a question that was put after its return, and not by one that had waited for it.
+    await until(lambda: gate._believed_until >= gate._connection.up_since + gates.STALE_S)
+
+
 @pytest.mark.parametrize(("is_made", "level"), [(False, "info"), (True, "warning")])
 async def test_gate_without_trips_warns_where_there_is_a_log(
     connection: Connection, publisher: Publisher, until: Callable[..., Any], is_made: bool, level: str

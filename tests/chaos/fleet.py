@@ -112,13 +112,13 @@ class Fleet:
     async def gone(self, *, limit_s: float = LIMIT_S) -> None:
         """Wait until nothing of the fleet runs."""
         async with asyncio.timeout(limit_s):
-            while left := self.processes():
+            while True:
+                left = self.processes()
                 if self.launcher is not None:
-                    self.launcher.poll()  # so that the dead one is no zombie
+                    self.launcher.poll()  # a dead one that nobody looked at is no process of the fleet, and a zombie of ours
+                if not left:
+                    return
                 await asyncio.sleep(0.05)
-                assert left is not None
-        if self.launcher is not None:
-            self.launcher.poll()  # it may have died since it was last looked at
 
     async def down(self) -> None:
         """End whatever runs, gracefully if a launcher is there; then nothing may be left."""

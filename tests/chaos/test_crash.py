@@ -128,6 +128,9 @@ async def test_fleet_survives_its_launcher(fleet: Fleet) -> None:
         await fleet.gone()
     await fleet.up()
     async with fleet.bus() as desk:
+        # The fleet is up when its daemons beat, and not as long as those of the dead launcher seem to.
+        beats = {(beat.instance, beat.pid) for beat in await desk.bus.liveness.all()}
+        assert {(c.name, c.pid) for c in (await fleet.children()).values() if c.name != "nats-server"} <= beats
         await desk.all_ended(ids)
         await check_each_ended_once(desk, ids)
 

@@ -21,6 +21,7 @@ from bus.store import Recorded
 from services.health.daemons import DaemonLine, State
 from services.health.gather import gather
 from tests.chaos.deafen import deafened
+from tests.chaos.findings import clear, closed, standing
 from tests.chaos.fleet import SYSTEMS, Desk, Fleet
 from tests.chaos.story import LIMIT_S
 
@@ -74,29 +75,9 @@ class Case:
         """A finding about the daemon since the fault began."""
         return await self.told(finding.Opened, lambda d: d.kind in kinds and d.subject.startswith(self.name))
 
-    def standing(self, *kinds: Kind) -> bool:
-        """Whether a finding about the daemon is open, since this fault or since one before."""
-        last = {r.subject.split(".")[2]: r.data for r in self.desk.control.records if ".finding." in r.subject}
-        return any(
-            not isinstance(last[r.subject.split(".")[2]], finding.Closed)
-            for r in self.desk.control.records
-            if isinstance(r.data, finding.Opened) and r.data.kind in kinds and r.data.subject.startswith(self.name)
-        )
-
     async def stands(self, *kinds: Kind) -> None:
-        """Wait until a finding about the daemon is open."""
-        await self.desk.control.until(lambda: self.standing(*kinds))
-
-    async def clear(self, *kinds: Kind) -> None:
-        """Wait until no such finding is open: a start in a busy moment may have made one."""
-        await self.desk.control.until(lambda: not self.standing(*kinds))
-
-    async def closed(self, opened: Recorded) -> None:
-        """Wait until a finding is gone."""
-        print_ = opened.subject.split(".")[2]
-        await self.desk.control.subject(
-            lambda r: r.seq > opened.seq and isinstance(r.data, finding.Closed) and r.subject.split(".")[2] == print_
-        )
+        """Wait until a finding about the daemon is open, since this fault or since one before."""
+        await self.desk.control.until(lambda: standing(self.desk, *kinds, subject=self.name))
 
     async def line(self) -> DaemonLine | None:
         """The daemon on the panel."""
@@ -170,14 +151,15 @@ async def case(fleet: Fleet, name: str) -> AsyncIterator[Case]:
 
 async def slow(one: Case, pid: int) -> None:
     """Slowed down: it is told, nobody kills it, and it is over by itself."""
-    await one.clear(Kind.DAEMON_LATE)
+    await clear(one.desk, Kind.DAEMON_LATE, subject=one.name)
     one.begin()
     os.kill(pid, signal.SIGSTOP)
     await asyncio.sleep(3.5)
     os.kill(pid, signal.SIGCONT)
     late = await one.found(Kind.DAEMON_LATE)
     assert f"{one.name} is slow: its event loop was late by " in late.data.title
-    await one.closed(late)
+    assert late.data.value >= 3
+    await closed(one.desk, late)
     assert (await one.seen(State.ALIVE)).pid == pid
 
 

@@ -13,8 +13,8 @@ from bus.events import card as cards
 from bus.events import finding as ev
 from bus.events.finding import Kind
 from bus.events.sweep import Finished, Trigger
-from bus.store import Recorded
 from services.monitor.status import Status
+from tests.chaos.findings import clear, closed, events
 from tests.chaos.fleet import Desk, Fleet
 from tests.chaos.story import LIMIT_S
 
@@ -41,36 +41,6 @@ async def work(input, ctx):
         await ctx.raise_concern("the shop is on fire", severity="ultra", detail="third floor")
     return input
 """
-
-
-def events(desk: Desk, kind: Kind, event: type, subject: str = "") -> list[Recorded]:
-    """The events about findings of a kind (and a subject that begins so), in order."""
-    prints = {
-        r.subject.split(".")[2]
-        for r in desk.control.records
-        if isinstance(r.data, ev.Opened) and r.data.kind is kind and r.data.subject.startswith(subject)
-    }
-    return [r for r in desk.control.records if isinstance(r.data, event) and r.subject.split(".")[2] in prints]
-
-
-async def closed(desk: Desk, opened: Recorded) -> None:
-    """Wait until a finding is over."""
-    print_ = opened.subject.split(".")[2]
-    await desk.control.subject(
-        lambda r: r.seq > opened.seq and isinstance(r.data, ev.Closed) and r.subject.split(".")[2] == print_
-    )
-
-
-async def clear(desk: Desk, kind: Kind, subject: str) -> None:
-    """Wait until no finding of a kind about a subject that begins so is open."""
-    await desk.control.until(
-        lambda: len(events(desk, kind, ev.Opened, subject)) == len(events(desk, kind, ev.Closed, subject))
-    )
-
-
-def late_ones(desk: Desk) -> list[Recorded]:
-    """The findings that the runner is late or slow."""
-    return events(desk, Kind.DAEMON_LATE, ev.Opened, "agent_runner-1@")
 
 
 async def begun(desk: Desk) -> None:
@@ -105,13 +75,16 @@ async def test_daemons_that_die_stop_go_deaf_and_slow_are_told_apart(fleet: Flee
             while pid not in {beat.pid for beat in await desk.bus.liveness.all()}:
                 await asyncio.sleep(0.05)
         # Every daemon may have been slow for a moment in its start.
-        await clear(desk, Kind.DAEMON_LATE, "agent_runner-1@")
+        await clear(desk, Kind.DAEMON_LATE, subject="agent_runner-1@")
         before = desk.control.records[-1].seq
         os.kill(pid, signal.SIGSTOP)
         await asyncio.sleep(3.5)
         os.kill(pid, signal.SIGCONT)
-        slow = await desk.control.subject(lambda r: r.seq > before and r in late_ones(desk))
+        slow = await desk.control.subject(
+            lambda r: r.seq > before and r in events(desk, Kind.DAEMON_LATE, ev.Opened, "agent_runner-1@")
+        )
         assert "agent_runner-1 is slow: its event loop was late by " in slow.data.title
+        assert slow.data.value >= 3
         await closed(desk, slow)
         # Deaf: its consumer is gone, and it beats on.
         await desk.bus.connection.api("CONSUMER.DELETE.INVOCATIONS.shop_coder")
@@ -130,7 +103,7 @@ async def test_daemons_that_die_stop_go_deaf_and_slow_are_told_apart(fleet: Flee
         heard = await desk.control.subject(lambda r: isinstance(r.data, cards.Closed))
         assert (heard.data.reason, heard.data.boot_id) == ("heard", handed.data.boot_id)
         # Stopped: late when its beat is, and none of it when it goes on.
-        await clear(desk, Kind.DAEMON_LATE, "agent_runner-1@")
+        await clear(desk, Kind.DAEMON_LATE, subject="agent_runner-1@")
         os.kill(pid, signal.SIGSTOP)
         try:
             # Late is told before the watchdog would act.

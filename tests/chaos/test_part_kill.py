@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from bus.server import EmbeddedServer
 from bus.store import CONTROL, DEAD_LETTERS, INVOCATIONS
 from projections.partition import Partition
 from tests.chaos.story import LIMIT_S
+from tests.chaos.writes import writes
 from tests.projections.histories import fleet
 from tests.projections.stand import Stand, open_stand
 from tests.projections.test_partition import ALL, dump
@@ -29,8 +29,6 @@ pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.soak]
 
 BIN = Path(sys.executable).parent
 OF = 3
-#: Seconds without a write after which files have come to rest.
-REST_S = 5.0
 #: Histories of the load, and what each of them is made of.
 ROUNDS, STEPS = 24, 60
 ORDER = (INVOCATIONS, CONTROL, DEAD_LETTERS)
@@ -82,19 +80,8 @@ class Process:
         return msgspec.json.decode(lines[-1]) if lines else {}
 
     async def writes(self, times: int, load: asyncio.Future[Any]) -> None:
-        """Wait until its files have changed so often, or have come to rest behind the load: it is at work, wherever in it."""
-
-        def state() -> list[tuple[int, int]]:
-            return [(f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else (0, 0) for f in self._files]
-
-        async with asyncio.timeout(LIMIT_S):
-            for n in range(times):
-                before, since = state(), time.monotonic()
-                while state() == before:
-                    if n and load.done() and time.monotonic() - since > REST_S:
-                        return
-                    assert self.process.poll() is None, "the part ended by itself: see its .err"
-                    await asyncio.sleep(0.001)
+        """Wait until it is at work, wherever in it: see :func:`writes`."""
+        await writes(self.process, self._files, times, load, "its .err")
 
     async def reached(self, wanted: dict[str, int]) -> None:
         """Wait until its published copy is that far in each stream."""

@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 
 from tests.chaos.fleet import Desk, Fleet
 from tests.chaos.story import LIMIT_S
+from tests.chaos.writes import writes
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
@@ -36,8 +36,6 @@ HANDLERS = """
 async def work(input):
     return input
 """
-#: Seconds without a write after which files have come to rest.
-REST_S = 5.0
 STREAMS = ("INVOCATIONS", "CONTROL", "DEAD_LETTERS", "ADVISORIES")
 
 
@@ -87,19 +85,9 @@ class Victim:
         command = (sys.executable, "-m", "services.app", "projector", *where, "--publish-s", "0.1")
         self.process = subprocess.Popen(command, env=fleet.environ, stdout=self._log, stderr=self._log)
 
-    def _state(self) -> list[tuple[int, int]]:
-        return [(f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else (0, 0) for f in self._files]
-
     async def writes(self, times: int, load: asyncio.Future[Any]) -> None:
-        """Wait until its files have changed so often, or have come to rest behind the load: it is at work, wherever in it."""
-        async with asyncio.timeout(LIMIT_S):
-            for n in range(times):
-                before, since = self._state(), time.monotonic()
-                while self._state() == before:
-                    if n and load.done() and time.monotonic() - since > REST_S:
-                        return
-                    assert self.process.poll() is None, "the projector ended by itself: see logs/projector.log"
-                    await asyncio.sleep(0.001)
+        """Wait until it is at work, wherever in it: see :func:`writes`."""
+        await writes(self.process, self._files, times, load, "logs/projector.log")
 
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""

@@ -20,7 +20,7 @@ from services.fleet.entries import role_key
 from services.warden import sweeper as sweeper_module
 from services.warden.graves import Graves, copy_of, fitting
 from services.warden.sweeper import Sweeper
-from tests.services.rig import Rig
+from tests.services.rig import Rig, until
 
 
 def names(rig: Rig, id_: str) -> list[str]:
@@ -77,6 +77,41 @@ async def test_sweeper_spares_the_next_holder(rig: Rig, monkeypatch: pytest.Monk
     assert state is not None
     assert state.claim is not None
     assert state.claim.holder == "alive"
+
+
+async def test_sweeper_counts_no_time_of_a_freeze_against_what_was_handed_out(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was handed out before a freeze ends has all of its time for a claim from then on; without a freeze it goes on."""
+    await rig.role("shop/coder", lambda _input: None)
+    accepted = await rig.ask("shop/coder")
+    looks, seen = [0], asyncio.Queue[float]()
+    frozen = [True]
+
+    def still() -> bool:
+        looks[0] += 1
+        return frozen[0]
+
+    sweeper = Sweeper(rig.bus, rig.registry, rig.home, still)
+
+    async def scan() -> None:
+        seen.put_nowait(sweeper.work.open[accepted.id].handed_at)
+        sweeper.work.open[accepted.id].handed_at = 2.0
+
+    monkeypatch.setattr(sweeper, "scan", scan)
+    tasks = [asyncio.create_task(sweeper._follow_log())]
+    try:
+        await until(lambda: accepted.id in sweeper.work.open)
+        sweeper.work.open[accepted.id].handed_at = 1.0
+        tasks.append(asyncio.create_task(sweeper._scan_for_ever()))
+        await until(lambda: looks[0])
+        frozen[0] = False
+        assert await asyncio.wait_for(seen.get(), 30) == 0.0
+        assert await asyncio.wait_for(seen.get(), 30) == 2.0
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_warden_buries_nothing_for_a_strangers_consumer(rig: Rig) -> None:
